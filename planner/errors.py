@@ -1,0 +1,59 @@
+"""The exceptions that users see: each says what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PlannerError(Exception):
+    """A failure that is reported in one line, with an optional hint, and a process exit code.
+
+    Parameters
+    ----------
+    message : what is wrong and where, one line.
+    hint : what the user can do next, one line, or None.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(_one_line(message))
+        self.hint = _one_line(hint) if hint else None
+
+
+class InputError(PlannerError):
+    """The request, a file or a catalog entry cannot be used as it stands (exit code 2)."""
+
+    exit_code = 2
+
+
+class UnknownNameError(InputError):
+    """A model, GPU, engine or other name that no catalog knows; suggests near names (exit code 2)."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, listing: str | None = None) -> None:
+        near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, n=3, cutoff=0.5)
+        parts = [f"did you mean {', '.join(near)}?"] if near else []
+        parts += [f"list them with: {listing}"] if listing else []
+        super().__init__(f"unknown {kind} {_shorten(name)!r}", hint=" ".join(parts) or None)
+
+
+class NoPlanError(PlannerError):
+    """No plan meets the request (exit code 1); the hint names the nearest miss."""
+
+    exit_code = 1
+
+
+class ExportError(PlannerError):
+    """An exported file fails the schema of its target (exit code 3)."""
+
+    exit_code = 3
+
+
+def _one_line(text: str) -> str:
+    """Collapse control characters and newlines, so that hostile names cannot break the one-line report."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _shorten(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
