@@ -1,0 +1,217 @@
+"""A model as arithmetic: layers made of a token mixer and a feed-forward block.
+
+A layer kind is a value. Every mixer and feed-forward block lists its weight matrices (``linears``);
+parameters, weight bytes, FLOPs and messages all follow from that one list, so that memory and time
+cannot disagree about the shape of a model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Part(StrEnum):
+    """Groups of weights that a quantisation scheme treats alike."""
+
+    EMBEDDING = "embedding"
+    HEAD = "head"
+    ATTENTION = "attention"
+    FFN = "ffn"
+    EXPERTS = "experts"
+    ROUTER = "router"
+
+
+class Shard(StrEnum):
+    """How tensor parallelism cuts a weight matrix over ``tp`` ranks.
+
+    COLUMN: outputs are cut, tp ways. ROW: inputs are cut; partial sums need an all-reduce afterwards.
+    KV: outputs are cut by KV heads, and replicated once tp exceeds them. REPLICATED: every rank holds all of it.
+    """
+
+    COLUMN = "column"
+    ROW = "row"
+    KV = "kv"
+    REPLICATED = "replicated"
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """One weight matrix, y[tokens, outputs] = x[tokens, inputs] W (+ bias).
+
+    Attributes
+    ----------
+    copies : the same shape this many times in the layer (2 for fused gate and up projections counted as one
+        matrix would be outputs = 2*width instead; use copies for per-head batched products).
+    bias : whether a bias of ``outputs`` elements is added.
+    absorbed : an MLA up-projection, which decode multiplies per head instead of expanding the cache.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    shard: Shard
+    part: Part
+    bias: bool = False
+    copies: int = 1
+    absorbed: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases, all copies."""
+        return self.copies * (self.inputs * self.outputs + (self.outputs if self.bias else 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Softmax attention with grouped KV heads (MHA: kv_heads = heads; MQA: 1).
+
+    ``window`` is the number of tokens a query sees (None: all); ``chunked`` means that the window is a fixed
+    block of positions (Llama 4) rather than sliding. ``output_gate`` doubles the query projection (Qwen3-Next).
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    window: int | None = None
+    chunked: bool = False
+    query_bias: bool = False
+    kv_bias: bool = False
+    output_bias: bool = False
+    output_gate: bool = False
+    query_rank: int = 0
+    small_parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SparseIndexer:
+    """The light-weight scorer of DeepSeek sparse attention: picks ``top_k`` of the context for each query."""
+
+    heads: int
+    head_dim: int
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatentAttention:
+    """Multi-head latent attention: one latent vector and one rotary key per token, shared by all heads."""
+
+    heads: int
+    query_rank: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    indexer: SparseIndexer | None = None
+    small_parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LinearAttention:
+    """Linear attention with a fixed recurrent state: gated delta rule, Lightning, Kimi delta attention.
+
+    State per sequence: value_heads * key_dim * value_dim elements plus a convolution tail of ``conv_channels * (conv_kernel-1)``.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_kernel: int = 0
+    conv_channels: int = 0
+    state_dtype_bytes: int = 4
+    small_parameters: int = 0
+    projections: tuple[Linear, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mamba:
+    """A selective state space mixer (Mamba 1 or 2) with its fixed state."""
+
+    heads: int
+    head_dim: int
+    state_size: int
+    groups: int
+    conv_kernel: int
+    state_dtype_bytes: int = 4
+    small_parameters: int = 0
+    projections: tuple[Linear, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFfn:
+    """A feed-forward block of ``width``; gated blocks (SwiGLU) have three matrices, plain ones two."""
+
+    width: int
+    gated: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MoeFfn:
+    """Routed experts with ``top_k`` active per token, and shared experts of total width ``shared_width`` on every token.
+
+    ``zero_experts`` are router targets that compute nothing (LongCat); ``latent`` is a narrower width at which
+    experts work when the block projects down first (Nemotron-3 Super), else 0.
+    """
+
+    experts: int
+    top_k: int
+    width: int
+    shared_width: int = 0
+    gated: bool = True
+    bias: bool = False
+    shared_gate: bool = False
+    router_bias: bool = False
+    zero_experts: int = 0
+    latent: int = 0
+
+
+Mixer = Attention | LatentAttention | LinearAttention | Mamba
+Ffn = DenseFfn | MoeFfn
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One transformer block. Either half may be absent (Nemotron-H, pruned Nemotron-NAS). ``small_parameters``: norms etc."""
+
+    mixer: Mixer | None
+    ffn: Ffn | None
+    small_parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Equal layers, counted. Order inside the model does not matter to time or memory except under pipeline parallelism."""
+
+    layer: Layer
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The precision that the published weights have: format by part (see precision.py), and the KV cache they ask for."""
+
+    weights: str = "bf16"
+    parts: tuple[tuple[Part, str], ...] = ()
+    kv: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A language model. ``layers`` holds every layer in order; MTP layers and vision parts are counted apart."""
+
+    id: str
+    architecture: str
+    hidden: int
+    vocab: int
+    layers: tuple[Layer, ...]
+    tied_embeddings: bool = False
+    extra_parameters: int = 0
+    mtp_layers: tuple[Layer, ...] = ()
+    mtp_extra_parameters: int = 0
+    max_context: int | None = None
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    aliases: tuple[str, ...] = ()
+    source: str = ""
