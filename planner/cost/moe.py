@@ -1,0 +1,86 @@
+"""Mixture-of-experts block on the most loaded rank (COST_MODEL.md point 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from planner.catalog.hardware import Accelerator
+from planner.cost.efficiency import Efficiency, MoeConstants
+from planner.cost.roofline import (
+    MATH_BYTES,
+    Array,
+    array,
+    effective_math,
+    element_bytes,
+    peak_flops,
+    smooth_maximum,
+)
+from planner.units import Seconds
+
+
+def active_experts(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, *, skew: float = 1.0) -> Array:
+    """Expected distinct experts that ``tokens`` reach: E*(1 - (1 - k/E)**(skew*tokens)).
+
+    ``skew`` below 1 counts correlated tokens (real routing is uneven); 1 is uniform routing.
+    """
+    e, k, t = array(experts), array(top_k), array(tokens)
+    with np.errstate(divide="ignore"):
+        return -e * np.expm1(t * (skew * np.log1p(-np.minimum(k / e, 1.0)))) * (t > 0)
+
+
+def moe_constants(math: str, accelerator: Accelerator, efficiency: Efficiency) -> MoeConstants:
+    """Constants of the math type in which the experts really run."""
+    effective = effective_math(math, accelerator)
+    table = efficiency.moe
+    return table.get(effective) or table[{"int8": "fp8", "fp8_block": "fp8"}.get(effective, "bf16")]
+
+
+def experts_seconds(
+    tokens: ArrayLike,
+    hidden: ArrayLike,
+    width: ArrayLike,
+    experts: ArrayLike,
+    top_k: ArrayLike,
+    *,
+    ep: ArrayLike = 1,
+    tp: ArrayLike = 1,
+    gated: bool = True,
+    math: str,
+    weight_bytes: float | None = None,
+    accelerator: Accelerator,
+    efficiency: Efficiency,
+    imbalance: ArrayLike = 1.0,
+    skew: float = 1.0,
+    launch: Seconds | None = None,
+) -> Array:
+    """Seconds of the fused expert block on the most loaded rank, without communication.
+
+    Parameters
+    ----------
+    tokens : tokens of the whole expert-parallel group.
+    width : intermediate width of one expert before the split over ``tp``.
+    ep, tp : experts per rank = experts/ep, width per rank = width/tp.
+    imbalance : rows of the most loaded rank over the mean, at least 1.
+    skew : see `active_experts`.
+    """
+    t, h, e, k = array(tokens), array(hidden), array(experts), array(top_k)
+    w, ep_, imbalance_ = array(width) / array(tp), array(ep), array(imbalance)
+    constants = moe_constants(math, accelerator, efficiency)
+    effective = effective_math(math, accelerator)
+    stored = element_bytes(math) if weight_bytes is None else weight_bytes
+    activation = MATH_BYTES[effective]
+    rows = t * k / ep_ * imbalance_
+    active = active_experts(e, k, t, skew=skew) / ep_
+    matrices = 3.0 if gated else 2.0
+    weights = h * w * matrices
+    rate = constants.compute * peak_flops(effective, accelerator)
+    share = rows / (rows + constants.grain * active + 1e-30)
+    compute = (rows + constants.padding * active) * weights * (2.0 / rate) / np.maximum(share, 1e-3)
+    moved = w * ((matrices - 1.0) * 2.0 + activation) + h * (2.0 + activation)
+    traffic = active * weights * stored + rows * moved
+    bandwidth = constants.memory * accelerator.memory_bandwidth
+    total = smooth_maximum(compute, traffic / bandwidth, constants.overlap)
+    total += rows * h * (constants.passes * 2.0 / bandwidth)
+    total += constants.launch if launch is None else launch
+    return np.where(t > 0, total, 0.0)
