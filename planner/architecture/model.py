@@ -67,7 +67,10 @@ class Attention:
     """Softmax attention with grouped KV heads (MHA: kv_heads = heads; MQA: 1).
 
     ``window`` is the number of tokens a query sees (None: all); ``chunked`` means that the window is a fixed
-    block of positions (Llama 4) rather than sliding. ``output_gate`` doubles the query projection (Qwen3-Next).
+    block of positions (Llama 4) rather than sliding, and a window of 0 is cross-attention to tokens that are not text
+    (Llama 3.2 Vision). ``output_gate`` doubles the query projection (Qwen3-Next); ``query_rank`` > 0 factors it through
+    that width (Step-3). ``values_are_keys``: one projection and one cache entry serve both (Gemma 4 global layers);
+    ``reuses_cache``: keys and values come from an earlier layer. ``small_parameters``: q/k norms, sinks.
     """
 
     heads: int
@@ -81,16 +84,22 @@ class Attention:
     output_bias: bool = False
     output_gate: bool = False
     query_rank: int = 0
+    values_are_keys: bool = False
+    reuses_cache: bool = False
     small_parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SparseIndexer:
-    """The light-weight scorer of DeepSeek sparse attention: picks ``top_k`` of the context for each query."""
+    """The light-weight scorer of DeepSeek sparse attention: picks ``top_k`` of the context for each query.
+
+    ``shared``: the choice of an earlier layer is used again, so this layer has neither scorer weights nor index keys.
+    """
 
     heads: int
     head_dim: int
     top_k: int
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +209,12 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A language model. ``layers`` holds every layer in order; MTP layers and vision parts are counted apart."""
+    """A language model. ``layers`` holds every layer in order; MTP layers and vision parts are counted apart.
+
+    A block whose two mixers work side by side (Falcon-H1) is two layers, the first without a feed-forward half, and a
+    shortcut MoE (LongCat) is a layer without a mixer. ``positions`` learned position embeddings of width ``hidden``
+    (GPT-2, OPT) count in the total but not as active. ``extra_parameters``: final norm, head bias and the like.
+    """
 
     id: str
     architecture: str
@@ -208,6 +222,7 @@ class Model:
     vocab: int
     layers: tuple[Layer, ...]
     tied_embeddings: bool = False
+    positions: int = 0
     extra_parameters: int = 0
     mtp_layers: tuple[Layer, ...] = ()
     mtp_extra_parameters: int = 0
