@@ -7,6 +7,7 @@ cannot disagree about the shape of a model.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -230,3 +231,8 @@ class Model:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     aliases: tuple[str, ...] = ()
     source: str = ""
+
+    @property
+    def groups(self) -> tuple[LayerGroup, ...]:
+        """Equal layers counted, in order of first appearance."""
+        return tuple(LayerGroup(layer, count) for layer, count in Counter(self.layers).items())

@@ -29,9 +29,9 @@ def parameters_by_part(model: Model) -> Mapping[Part, int]:
     Tied embeddings are held once and counted under the embedding.
     """
     counts = Counter(dict.fromkeys(Part, 0))
-    for layer, repeats in count_layers(model.layers).items():
-        for part, parameters in layer_parameters(layer, model.hidden).items():
-            counts[part] += repeats * parameters
+    for group in model.groups:
+        for part, parameters in layer_parameters(group.layer, model.hidden).items():
+            counts[part] += group.count * parameters
     counts[Part.EMBEDDING] += (model.vocab + model.positions) * model.hidden
     counts[Part.HEAD] += 0 if model.tied_embeddings else model.vocab * model.hidden
     return dict(counts)
@@ -39,19 +39,13 @@ def parameters_by_part(model: Model) -> Mapping[Part, int]:
 
 def small_parameters(model: Model) -> int:
     """Count norms, sinks, convolutions, decay vectors, head bias: what is no weight matrix and is never quantised."""
-    return model.extra_parameters + sum(
-        repeats * (layer.small_parameters + (layer.mixer.small_parameters if layer.mixer else 0))
-        for layer, repeats in count_layers(model.layers).items()
-    )
+    return model.extra_parameters + sum(group.count * _small(group.layer) for group in model.groups)
 
 
 def mtp_parameters(model: Model) -> int:
     """Count the multi-token-prediction layers with their projections, without their share of embedding and head."""
     layers = sum(
-        sum(layer_parameters(layer, model.hidden).values())
-        + layer.small_parameters
-        + (layer.mixer.small_parameters if layer.mixer else 0)
-        for layer in model.mtp_layers
+        sum(layer_parameters(layer, model.hidden).values()) + _small(layer) for layer in model.mtp_layers
     )
     return layers + model.mtp_extra_parameters
 
@@ -66,9 +60,8 @@ def layer_parameters(layer: Layer, hidden: int) -> Mapping[Part, int]:
     return dict(counts)
 
 
-def count_layers(layers: Iterable[Layer]) -> Mapping[Layer, int]:
-    """Count equal layers, in order of first appearance, so that work is done once per kind of layer."""
-    return Counter(layers)
+def _small(layer: Layer) -> int:
+    return layer.small_parameters + (layer.mixer.small_parameters if layer.mixer else 0)
 
 
 def _add(counts: Counter[Part], linears: Iterable[Linear], times: int = 1) -> None:
