@@ -1,0 +1,118 @@
+"""Aggregated serving: one pool of GPUs prefills and decodes, with continuous batching and chunked prefill.
+
+Steady state of one replica, per attention rank, with B running decodes:
+
+* D(B): one decode iteration; P(B): what prefilling one prompt adds to the iterations it rides in.
+* A request decodes for osl-1 iterations and meets on average (B-1)/osl other prompts per iteration, so
+  TPOT = D + (B-1)/osl * P/pp in a closed loop, and B/osl under Poisson arrivals, who see time averages (PASTA).
+* Little: rate per rank = B / ((osl-1) * TPOT).
+Source: design notes e2e_learnings section 3; the interference law was fitted there at 0.995 of this form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from planner.serving.iteration import Work, iteration_seconds
+from planner.serving.layout import Array, Layouts
+from planner.serving.memory import Memory, memory
+from planner.serving.replica import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of a request: prompt ``isl`` of which ``cached`` lie in the prefix cache, and output ``osl``. Scalars or arrays."""
+
+    isl: ArrayLike
+    osl: ArrayLike
+    cached: ArrayLike = 0.0
+
+    def column(self, rows: int) -> Lengths:
+        """The same for ``rows`` rows as columns [rows, 1]."""
+        return Lengths(
+            *(np.broadcast_to(np.asarray(x, float), (rows,))[:, None] for x in (self.isl, self.osl, self.cached))
+        )
+
+    @property
+    def new(self) -> Array:
+        """Prompt tokens to prefill, at least one: the last token is always computed."""
+        return np.maximum(np.asarray(self.isl, float) - np.asarray(self.cached, float), 1.0)
+
+    @property
+    def decode_context(self) -> Array:
+        """Mean KV length over the decode of a request."""
+        return np.asarray(self.isl, float) + np.asarray(self.osl, float) / 2
+
+    @property
+    def total(self) -> Array:
+        """Tokens held when the request ends."""
+        return np.asarray(self.isl, float) + np.asarray(self.osl, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Times of one replica at ``batch`` running decodes per attention rank, in seconds.
+
+    ``decode`` one pure decode iteration; ``prefill`` what one prompt adds to the pace of everybody else;
+    ``own_prefill`` how long a prompt takes from its first chunk to its last; ``chunks`` iterations for that.
+    """
+
+    batch: Array
+    decode: Array
+    prefill: Array
+    own_prefill: Array
+    chunks: Array
+
+
+def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> Steps:
+    """Evaluate decode and prefill times for every layout and batch (two passes over the operators)."""
+    running = np.asarray(batch, dtype=float)
+    micro = running / layouts.pp
+    context = lengths.decode_context
+    decode = iteration_seconds(replica, layouts, Work(sequences=micro, context=context))
+    exclusive = replica.engine.prefill == "exclusive"
+    budget = replica.engine.chunk_tokens - (0.0 if exclusive else micro)
+    chunk = np.minimum(lengths.new, np.maximum(budget, replica.engine.block_tokens))
+    chunks = np.ceil(lengths.new / chunk)
+    chunk = lengths.new / chunks
+    prefix = np.asarray(lengths.cached, float) + (lengths.new - chunk) / 2
+    beside = Work(sequences=0.0 if exclusive else micro, context=context, chunk=chunk, prefix=prefix)
+    mixed = iteration_seconds(replica, layouts, beside)
+    added = (mixed if exclusive else np.maximum(mixed - decode, 0.0)) * chunks
+    # Chunks follow each other through the stages: the last one leaves pp-1 stage times after it entered.
+    fill = (chunks + layouts.pp - 1) / (chunks * layouts.pp)
+    own = (added if exclusive else added + chunks * decode) * fill
+    return Steps(running, decode, added / layouts.pp, own, chunks)
+
+
+def tpot_mean(s: Steps, osl: ArrayLike, *, others: Array) -> Array:
+    """D + others/osl * P: each of the ``others`` requests in flight prefills once per osl iterations."""
+    return s.decode + others / np.asarray(osl, float) * s.prefill
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoop:
+    """Steady state under Poisson arrivals at the rate that keeps ``batch`` decodes running per rank.
+
+    ``rate`` requests/s of the whole replica; ``prefill_load`` share of time that prefill takes.
+    """
+
+    steps: Steps
+    memory: Memory
+    rate: Array
+    tpot: Array
+    prefill_load: Array
+
+
+def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> OpenLoop:
+    """Operating points by running batch: the rate follows from Little's law, so nothing has to be solved for."""
+    s = steps(replica, layouts, batch, lengths)
+    budget = memory(replica, layouts, lengths.total)
+    tpot = tpot_mean(s, lengths.osl, others=s.batch)
+    decodes = np.maximum(np.asarray(lengths.osl, float) - 1.0, 1.0)
+    per_rank = s.batch / (decodes * tpot)
+    load = per_rank * s.prefill
+    return OpenLoop(s, budget, per_rank * layouts.attention_dp, tpot, load)
