@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +58,10 @@ def model_from_config(
     """Turn a parsed config into a Model; ``modelopt`` is the parsed hf_quant_config.json. Raises InputError."""
     text = _language_part(raw)
     model_type, family = _family_of(text, raw, where, assume_architecture)
-    fields = Fields(text, where, family.defaults)
+    inner = [text[part] for part in family.nested if isinstance(text.get(part), dict)]
+    flat = {key: value for part in (*inner, text) for key, value in part.items()}  # type: ignore[attr-defined]
+    fields = Fields(flat, where, family.defaults)
+    family = family.adapt(fields, family) if family.adapt else family
     model = Model(
         id=name,
         architecture=model_type,
@@ -117,7 +121,7 @@ def _family_of(
 ) -> tuple[str, Family]:
     """Find the family by ``model_type``; ``assumed`` only helps when it is unknown. Raises InputError."""
     model_type = text.get("model_type") or raw.get("model_type")
-    for candidate in (model_type, str(model_type).removesuffix("_text")):
+    for candidate in (model_type, str(model_type).removesuffix("_model").removesuffix("_text")):
         if isinstance(candidate, str) and candidate in FAMILIES:
             return str(model_type), FAMILIES[candidate]
     if assumed is None:
@@ -163,8 +167,6 @@ def _extra_parameters(fields: Fields, family: Family) -> int:
 
 def _with_mtp(fields: Fields, family: Family, model: Model) -> Model:
     """Add multi-token-prediction layers: each is the last layer again, two norms and a projection from 2 hidden."""
-    from dataclasses import replace
-
     count = fields.optional("mtp_layers") or 0
     if not count:
         return model

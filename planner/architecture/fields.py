@@ -10,7 +10,7 @@ from planner.errors import InputError
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
-    "hidden": ("hidden_size", "n_embd", "d_model"),
+    "hidden": ("hidden_size", "n_embd", "d_model", "n_embed"),
     "heads": ("num_attention_heads", "n_head", "n_heads"),
     "kv_heads": (
         "num_key_value_heads",

@@ -24,6 +24,10 @@ class Family:
     qk_norm : normalisation of queries and keys: one scale for a head, or one over all heads.
     sinks: one learned attention sink per head.
     qkv_bias, output_bias, ffn_bias : True or False where the class decides, else the name of the config field.
+    positions : extra rows of learned position embeddings beyond the longest context; None without such embeddings.
+    nested : inner objects whose fields count as the config's own (``attn_config`` of DBRX).
+    windows : which layers see a window, where the config has no ``layer_types``; None is all of them.
+    adapt : changes conventions by what the config says; layers : builds all layers at once; finish : last touches.
     """
 
     mixer: Callable[[Fields, Family, int], Mixer | None]
@@ -42,7 +46,9 @@ class Family:
     head_bias: bool = False
     sinks: bool = False
     positions: int | None = None
+    nested: tuple[str, ...] = ()
     windows: WindowRule | None = None
+    adapt: Callable[[Fields, Family], Family] | None = None
     layers: Callable[[Fields, Family], tuple[Layer, ...]] | None = None
     finish: Callable[[Fields, Model], Model] | None = None
 
