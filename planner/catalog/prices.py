@@ -58,10 +58,13 @@ def reference_price(prices: Iterable[Price], term: str) -> Price | None:
     """Choose the price that stands for the market: the median provider, each with its cheapest offer.
 
     Taking each provider once keeps one with many instance sizes and regions from outvoting the others;
-    the lower of two medians keeps the answer a real offer. A user's own prices exclude the built-in ones.
+    the lower of two medians keeps the answer a real offer. Offers from before the year preceding the newest
+    one do not count. A user's own prices exclude the built-in ones.
     """
     offers = [price for price in prices if price.term == term]
     offers = [price for price in offers if price.own] or offers
+    newest = max((int(offer.date[:4]) for offer in offers if offer.date), default=0)
+    offers = [offer for offer in offers if not offer.date or int(offer.date[:4]) >= newest - 1]
     cheapest: dict[str, Price] = {}
     for offer in sorted(offers, key=by_price):
         cheapest.setdefault(offer.provider, offer)

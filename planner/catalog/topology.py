@@ -11,7 +11,8 @@ _BANDWIDTH = Quantity({"bandwidth_gbs": 1e9}, 0.01e9, 1e14)
 _STEP_LATENCY = Quantity({"step_latency_us": 1e-6}, 0.0, 0.1)
 _CALL_LATENCY = Quantity({"call_latency_us": 1e-6}, 0.0, 0.1)
 _FABRIC_KEYS: Final = (
-    "kind", "bandwidth_gbs", "step_latency_us", "call_latency_us", "achieved_fraction", "in_network_fraction", "source",
+    "kind", "bandwidth_gbs", "step_latency_us", "call_latency_us",
+    "achieved_fraction", "in_network_fraction", "source",
 )  # fmt: skip
 _NIC = Quantity({"nic_gbit": 1e9 / 8}, 0.01e9, 1e13)
 _NODE_KEYS: Final = (
