@@ -64,12 +64,10 @@ def window(mixer: Mixer | None) -> int | None:
 def attended_tokens(mixer: Mixer | None, context: ArrayLike) -> NDArray[np.float64]:
     """Return how many cached tokens a decoded token reads: the context, its window, or the indexer's choice.
 
-    A chunked window starts empty at each chunk, so over a long sequence half of it is seen on average.
+    A chunked window counts as full, as Step-3 does: its average over a long sequence is half of that.
     """
     seen = np.asarray(context, dtype=np.float64)
     match mixer:
-        case Attention(window=int() as limit, chunked=True):
-            return np.where(seen <= limit, seen, limit / 2)
         case Attention(window=int() as limit):
             return np.minimum(seen, limit)
         case LatentAttention(indexer=indexer) if indexer is not None:

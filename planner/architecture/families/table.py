@@ -86,6 +86,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "step3": _with(_LLAMA, mixer=variants.step3_attention, ffn=variants.step3_ffn),
     "nemotron-nas": _with(_LLAMA, layers=variants.nemotron_nas_layers),
     "nemotron": _with(_LLAMA, norm_size=2, gated=False),
+    "PanguProMoE": _LLAMA,
     "litgpt": _with(_LLAMA, adapt=variants.litgpt_conventions),
     # Qwen
     "qwen": _with(_LLAMA, qkv_bias=True, output_bias=False, ffn=variants.half_width),
