@@ -60,15 +60,21 @@ def catalog_root(name: str) -> Path:
     raise PlannerError(f"the installation lacks its {name} folder", hint="install planner again")
 
 
-def read_layers(built_in: Path, extra_dirs: Sequence[Path]) -> list[CatalogFile]:
-    """Read every catalog file of all layers, in a fixed order: layer, then path.
+def read_built_in(root: Path) -> list[CatalogFile]:
+    """Read every ``*.toml`` below the root of the built-in catalog, ordered by path."""
+    files = [_read(path, 0, root) for path in root.rglob("*.toml")]
+    return sorted(files, key=lambda file: file.path)
 
-    Built-in: all ``*.toml`` below the root. A user's folder: ``DIR/*.toml`` and the sub-folders that the
-    built-in catalog has, so that a folder full of other things is not searched.
+
+def read_user_layers(root: Path, extra_dirs: Sequence[Path]) -> list[CatalogFile]:
+    """Read a user's folders, ordered by layer, then path.
+
+    Of each folder ``DIR/*.toml`` and the sub-folders that the built-in catalog at ``root`` has, so that a
+    folder full of other things is not searched.
     """
-    below = sorted(p.name for p in built_in.iterdir() if p.is_dir())
-    files = [_read(path, 0, built_in) for path in built_in.rglob("*.toml")]
-    for layer, folder in enumerate(extra_dirs, start=1):
+    below = sorted(path.name for path in root.iterdir() if path.is_dir())
+    files: list[CatalogFile] = []
+    for layer, folder in enumerate(map(Path, extra_dirs), start=1):
         if not folder.is_dir():
             raise InputError(f"--catalog {folder}: no such folder", hint="name a folder of *.toml files")
         paths = [*folder.glob("*.toml"), *(path for name in below for path in (folder / name).glob("*.toml"))]

@@ -10,13 +10,21 @@ from typing import Any, Final
 
 from planner.catalog.accelerators import merge_entries, read_accelerator
 from planner.catalog.entry import Entry
-from planner.catalog.files import CatalogFile, TomlTable, catalog_hash, catalog_root, read_layers
+from planner.catalog.files import (
+    CatalogFile,
+    TomlTable,
+    catalog_hash,
+    catalog_root,
+    read_built_in,
+    read_user_layers,
+)
 from planner.catalog.hardware import Accelerator, Fabric, Node, Price
 from planner.catalog.names import NameIndex
 from planner.catalog.prices import by_price, read_prices, reference_price
 from planner.catalog.topology import read_fabric, read_node
 from planner.errors import InputError
 
+_CATALOG: Final = "hardware_catalog"
 _SECTIONS: Final = ("accelerators", "nodes", "fabrics", "prices", "vendor")
 # Files that nothing but prices or nodes need are parsed when those are first asked for.
 _LAZY: Final = ("prices.toml", "nodes.toml")
@@ -126,14 +134,23 @@ def load_hardware(extra_dirs: Sequence[Path] = ()) -> HardwareCatalog:
     extra_dirs : folders with ``*.toml`` files of accelerators, nodes, fabrics or prices. An entry with a new
         id is added; one with a known id replaces the keys it names. Later folders win.
 
-    The result is cached for the life of the process. Raises InputError in one line: file, entry, key.
+    The result is cached; a user's files are read again each time and parsed again when they changed.
+    Raises InputError in one line: file, entry, key.
     """
-    return _load(tuple(Path(folder).resolve() for folder in extra_dirs))
+    built_in = _built_in_files()
+    if not extra_dirs:
+        return _catalog(built_in)
+    return _catalog((*built_in, *read_user_layers(catalog_root(_CATALOG), extra_dirs)))
+
+
+@lru_cache(maxsize=1)
+def _built_in_files() -> tuple[CatalogFile, ...]:
+    return tuple(read_built_in(catalog_root(_CATALOG)))
 
 
 @lru_cache(maxsize=8)
-def _load(extra_dirs: tuple[Path, ...]) -> HardwareCatalog:
-    return HardwareCatalog(read_layers(catalog_root("hardware_catalog"), extra_dirs))
+def _catalog(files: tuple[CatalogFile, ...]) -> HardwareCatalog:
+    return HardwareCatalog(files)
 
 
 def _folder(file: CatalogFile) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from planner.catalog import HardwareCatalog, load_hardware
-from planner.catalog.files import catalog_hash, catalog_root, read_layers
+from planner.catalog.files import catalog_hash, catalog_root, read_built_in
 from planner.errors import InputError
 from planner.units import GIB, MIB
 
@@ -157,14 +157,14 @@ def test_a_built_in_entry_without_a_source_is_refused(tmp_path: Path) -> None:
     shutil.copytree(catalog_root("hardware_catalog"), tmp_path / "catalog")
     (tmp_path / "catalog" / "accelerators" / "extra.toml").write_text(MINIMAL)
     with pytest.raises(InputError, match=r"accelerators\.my-gpu: missing"):
-        HardwareCatalog(read_layers(tmp_path / "catalog", []))
+        HardwareCatalog(read_built_in(tmp_path / "catalog"))
 
 
 def test_nothing_depends_on_the_order_or_place_of_the_files(tmp_path: Path) -> None:
     built_in = catalog_root("hardware_catalog")
     shutil.copytree(built_in, tmp_path / "elsewhere")
-    moved = HardwareCatalog(read_layers(tmp_path / "elsewhere", []))
-    backwards = HardwareCatalog(read_layers(built_in, [])[::-1])
+    moved = HardwareCatalog(read_built_in(tmp_path / "elsewhere"))
+    backwards = HardwareCatalog(read_built_in(built_in)[::-1])
     shipped = load_hardware()
     for other in (moved, backwards):
         assert other.sha256 == shipped.sha256
@@ -176,14 +176,16 @@ def test_nothing_depends_on_the_order_or_place_of_the_files(tmp_path: Path) -> N
 
 def test_hash_changes_with_any_byte(tmp_path: Path) -> None:
     shutil.copytree(catalog_root("hardware_catalog"), tmp_path / "copy")
-    before = catalog_hash(read_layers(tmp_path / "copy", []))
+    before = catalog_hash(read_built_in(tmp_path / "copy"))
     with (tmp_path / "copy" / "prices.toml").open("a") as file:
         file.write("# a remark\n")
-    assert catalog_hash(read_layers(tmp_path / "copy", [])) != before
+    assert catalog_hash(read_built_in(tmp_path / "copy")) != before
 
 
-def test_loading_twice_is_free() -> None:
+def test_loading_twice_is_free_but_notices_a_changed_file(tmp_path: Path) -> None:
     assert load_hardware() is load_hardware([])
+    assert load(tmp_path, MINIMAL) is load_hardware([tmp_path])
+    assert load(tmp_path, entry(memory_gib="48")).accelerator("my-gpu").memory == 48 * GIB
 
 
 def test_driver_memory_is_below_nominal() -> None:
