@@ -16,10 +16,10 @@ EACH_ACCELERATOR = pytest.mark.parametrize("gpu", ACCELERATORS, ids=lambda a: a.
 IDS_THAT_USERS_TYPE = [
     "h100-sxm", "h100-pcie", "h100-nvl", "h200-sxm", "h200-nvl", "h800", "h20", "h20-141gb", "gh200",
     "gh200-144gb", "b200-sxm", "gb200", "b300-sxm", "gb300", "a100-sxm-80gb", "a100-sxm-40gb",
-    "a100-pcie-80gb", "a100-pcie-40gb", "a800-sxm-80gb", "l40s", "l40", "l4", "t4", "a10", "a10g", "a30", "rtx-4090", "rtx-5090",
-    "v100-sxm-16gb", "mi210", "mi250", "mi250x", "mi300x", "mi325x", "mi350x", "mi355x", "gaudi2", "gaudi3",
-    "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7x", "trainium1", "trainium2", "inferentia2",
-    "ascend-910b", "ascend-910c",
+    "a100-pcie-80gb", "a100-pcie-40gb", "a800-sxm-80gb", "l40s", "l40", "l4", "t4", "a10", "a10g", "a30",
+    "rtx-4090", "rtx-5090", "v100-sxm-16gb", "mi210", "mi250", "mi250x", "mi300x", "mi325x", "mi350x",
+    "mi355x", "gaudi2", "gaudi3", "tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7x", "trainium1",
+    "trainium2", "inferentia2", "ascend-910b", "ascend-910c",
 ]  # fmt: skip
 NVIDIA_TENSOR = ("ampere", "ada", "hopper", "blackwell", "blackwell-rtx")
 
