@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+_SHORT_LIST = 12
+
+
 class PlannerError(Exception):
     """A failure that is reported in one line, with an optional hint, and a process exit code.
 
@@ -32,9 +35,13 @@ class UnknownNameError(InputError):
     """A model, GPU, engine or other name that no catalog knows; suggests near names (exit code 2)."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, listing: str | None = None) -> None:
+        known = list(known)
         near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, n=3, cutoff=0.5)
         parts = [f"did you mean {', '.join(near)}?"] if near else []
-        parts += [f"list them with: {listing}"] if listing else []
+        if listing:
+            parts.append(f"list them with: {listing}")
+        elif not near and len(known) <= _SHORT_LIST:
+            parts.append(f"one of: {', '.join(map(str, known))}")
         super().__init__(f"unknown {kind} {_shorten(name)!r}", hint=" ".join(parts) or None)
 
 

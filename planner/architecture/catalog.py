@@ -23,7 +23,8 @@ _LISTING: Final = "planner catalog models"
 def load_model(
     name_or_path: str, extra_dirs: Sequence[Path] = (), assume_architecture: str | None = None
 ) -> Model:
-    """Return the model of that catalog name or alias (any case), or of a config.json, its folder or a TOML file.
+    """Return the model of that catalog name or alias (any case), or of a config.json, its folder or a TOML
+    file.
 
     Parameters
     ----------
@@ -47,7 +48,8 @@ def load_model(
 
 
 def known_models(extra_dirs: Sequence[Path] = ()) -> tuple[str, ...]:
-    """List the ids of all models of the catalog and of the user's folders, sorted, without reading model files."""
+    """List the ids of all models of the catalog and of the user's folders, sorted, without reading model
+    files."""
     ids = {found for folder in (*extra_dirs, catalog_dir()) for found in _index(folder)[0].values()}
     return tuple(sorted(ids, key=str.lower))
 
@@ -65,7 +67,8 @@ def slug(model_id: str) -> str:
 
 
 def write_index(folder: Path) -> None:
-    """Write ``index.toml``: ids by slug, and the slug of each alias. Raises InputError when two models share a name."""
+    """Write ``index.toml``: ids by slug, and the slug of each alias. Raises InputError when two models share
+    a name."""
     models = {slug_of(file): _read(file) for file in _model_files(folder)}
     aliases: dict[str, str] = {}
     for stem, model in models.items():
@@ -115,7 +118,8 @@ def _read(file: Path) -> Model:
 
 
 def _is_existing(path: Path) -> bool:
-    """Say whether a file or folder is meant: a bare catalog name beats a folder that happens to be called so."""
+    """Say whether a file or folder is meant: a bare catalog name beats a folder that happens to be called
+    so."""
     try:
         return path.is_file() or (path / "config.json").is_file()
     except (OSError, ValueError):

@@ -1,7 +1,9 @@
-"""Import of a Hugging Face config.json: any known family becomes a Model; an unknown one is refused with reasons."""
+"""Import of a Hugging Face config.json: any known family becomes a Model; an unknown one is refused with
+reasons."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -55,7 +57,8 @@ def model_from_config(
     assume_architecture: str | None = None,
     source: str = "",
 ) -> Model:
-    """Turn a parsed config into a Model; ``modelopt`` is the parsed hf_quant_config.json. Raises InputError."""
+    """Turn a parsed config into a Model; ``modelopt`` is the parsed hf_quant_config.json. Raises
+    InputError."""
     text = _language_part(raw)
     model_type, family = _family_of(text, raw, where, assume_architecture)
     inner = [text[part] for part in family.nested if isinstance(text.get(part), dict)]
@@ -135,10 +138,8 @@ def _unknown(model_type: object, text: Mapping[str, object], where: str) -> Inpu
     """Name the fields that a plain decoder would leave unread, for those are what might be special."""
     fields = Fields(text, where, {})
     llama = FAMILIES["llama"]
-    try:
+    with contextlib.suppress(InputError):
         _layers(fields, llama)
-    except InputError:
-        pass
     unread = sorted(
         key for key in set(text) - fields.read - UNIMPORTANT if not key.endswith(_UNIMPORTANT_ENDINGS)
     )
@@ -166,7 +167,8 @@ def _extra_parameters(fields: Fields, family: Family) -> int:
 
 
 def _with_mtp(fields: Fields, family: Family, model: Model) -> Model:
-    """Add multi-token-prediction layers: each is the last layer again, two norms and a projection from 2 hidden."""
+    """Add multi-token-prediction layers: each is the last layer again, two norms and a projection from 2
+    hidden."""
     count = fields.optional("mtp_layers") or 0
     if not count:
         return model
@@ -181,6 +183,31 @@ def _with_mtp(fields: Fields, family: Family, model: Model) -> Model:
 
 
 UNIMPORTANT: Final = frozenset(
-    ["architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version", "use_cache", "initializer_range", "hidden_act", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_scaling", "rope_parameters", "attention_dropout", "hidden_dropout", "tie_word_embeddings", "pretraining_tp", "output_router_logits", "router_aux_loss_coef", "quantization_config", "_name_or_path", "norm_topk_prob"]
+    [
+        "architectures",
+        "auto_map",
+        "model_type",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+        "use_cache",
+        "initializer_range",
+        "hidden_act",
+        "rms_norm_eps",
+        "layer_norm_eps",
+        "layer_norm_epsilon",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "attention_dropout",
+        "hidden_dropout",
+        "tie_word_embeddings",
+        "pretraining_tp",
+        "output_router_logits",
+        "router_aux_loss_coef",
+        "quantization_config",
+        "_name_or_path",
+        "norm_topk_prob",
+    ]
 )
 _UNIMPORTANT_ENDINGS: Final = ("_token_id", "dropout", "_pdrop", "_token_index")

@@ -1,7 +1,10 @@
-"""What one decoded token asks for, before any layout: FLOPs of matrices and of attention, bytes of cache read.
+"""What one decoded token asks for, before any layout: FLOPs of matrices and of attention, bytes of cache
+read.
 
-A multiply-add is two FLOPs. Conventions follow Step-3 (arXiv 2507.19427, tables 2 and 3), against which the tests
-compare: the router is left out of feed-forward work, the shared expert is in, and latent attention is absorbed.
+A multiply-add is two FLOPs. Conventions follow Step-3 (arXiv 2507.19427, tables 2 and 3), against which the
+tests
+compare: the router is left out of feed-forward work, the shared expert is in, and latent attention is
+absorbed.
 """
 
 from __future__ import annotations
@@ -12,14 +15,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from planner.architecture.linears import expert_linears, ffn_linears, mixer_linears
-from planner.architecture.model import Attention, Layer, LatentAttention, Linear, LinearAttention, Mamba, Model, MoeFfn, Part
-from planner.architecture.state import attended_tokens, index_bytes_per_token, kv_elements_per_token, layer_state_bytes
+from planner.architecture.model import (
+    Attention,
+    LatentAttention,
+    Layer,
+    Linear,
+    LinearAttention,
+    Mamba,
+    Model,
+    MoeFfn,
+    Part,
+)
+from planner.architecture.state import (
+    attended_tokens,
+    index_bytes_per_token,
+    kv_elements_per_token,
+    layer_state_bytes,
+)
 from planner.units import Flop
 
 Array = NDArray[np.float64]
 
 STATE_FLOPS_PER_ELEMENT: Final = 10.0
-"""FLOPs per element of recurrent state and token: decay, update and read. Step-3 counts ten for MiniMax-M1."""
+"""FLOPs per element of recurrent state and token: decay, update and read. Step-3 counts ten for
+MiniMax-M1."""
 
 
 def attention_linear_flops(model: Model) -> Flop:
@@ -28,7 +47,8 @@ def attention_linear_flops(model: Model) -> Flop:
 
 
 def ffn_flops(model: Model) -> Flop:
-    """Count the FLOPs of dense blocks, shared experts and the ``top_k`` routed experts; without the router."""
+    """Count the FLOPs of dense blocks, shared experts and the ``top_k`` routed experts; without the
+    router."""
     total = 0.0
     for group in model.groups:
         ffn = group.layer.ffn
@@ -41,7 +61,10 @@ def ffn_flops(model: Model) -> Flop:
 def linear_flops(model: Model) -> Flop:
     """Count the FLOPs of all weight matrices for one token, router and LM head included."""
     router = sum(
-        g.count * _flops(tuple(linear for linear in ffn_linears(g.layer.ffn, model.hidden) if linear.part is Part.ROUTER))
+        g.count
+        * _flops(
+            tuple(linear for linear in ffn_linears(g.layer.ffn, model.hidden) if linear.part is Part.ROUTER)
+        )
         for g in model.groups
     )
     head = 2.0 * model.vocab * model.hidden
@@ -49,10 +72,11 @@ def linear_flops(model: Model) -> Flop:
 
 
 def attention_core_flops(model: Model, context: ArrayLike, *, latent_values_with_rope: bool = False) -> Array:
-    """Count the FLOPs of scores and weighted values for one token at ``context`` cached tokens, over all layers.
+    """Count the FLOPs of scores and weighted values for one token at ``context`` cached tokens, over all
+    layers.
 
-    Per layer 2 * heads * (key width + value width) * tokens seen. Latent attention works on the cache as it lies: keys
-    of kv_rank + rope_dim, values of kv_rank; Step-3 counts the values at the key width too, which
+    Per layer 2 * heads * (key width + value width) * tokens seen. Latent attention works on the cache as it
+    lies: keys of kv_rank + rope_dim, values of kv_rank; Step-3 counts the values at the key width too, which
     ``latent_values_with_rope`` selects. Recurrent mixers cost a constant, indexers score every token.
     """
     zero = np.zeros_like(np.asarray(context, dtype=np.float64))
@@ -60,7 +84,8 @@ def attention_core_flops(model: Model, context: ArrayLike, *, latent_values_with
 
 
 def kv_bytes_read(model: Model, context: ArrayLike, kv_dtype_bytes: float = 2.0) -> Array:
-    """Count the bytes of cache that one decoded token reads over all layers, windows and sparse choices applied.
+    """Count the bytes of cache that one decoded token reads over all layers, windows and sparse choices
+    applied.
 
     Index keys are read for the whole context. Recurrent state is read and written.
     """
@@ -79,7 +104,11 @@ def _core(layer: Layer, context: ArrayLike, latent_values_with_rope: bool) -> Ar
     tokens = np.asarray(context, dtype=np.float64)
     match mixer:
         case Attention():
-            return 2.0 * mixer.heads * (mixer.head_dim + mixer.value_dim) * attended_tokens(mixer, tokens)
+            core = 2.0 * mixer.heads * (mixer.head_dim + mixer.value_dim) * attended_tokens(mixer, tokens)
+            compressed = mixer.compressed
+            if compressed is None:
+                return core
+            return core + 2.0 * compressed.index_heads * compressed.index_dim * tokens / compressed.ratio
         case LatentAttention():
             key = mixer.kv_rank + mixer.rope_dim
             value = key if latent_values_with_rope else mixer.kv_rank

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from planner.architecture.model import (
     Attention,
     Checkpoint,
+    CompressedContext,
     DenseFfn,
     Ffn,
     LatentAttention,
@@ -108,6 +109,10 @@ def _mixer(entry: Table) -> Mixer:
     kind = _MIXERS[entry.pop("kind")]
     if "indexer" in entry:
         entry["indexer"] = _build(SparseIndexer, entry["indexer"])
+    if "compressed" in entry:
+        inner = entry["compressed"]
+        inner["projections"] = tuple(_projection(row) for row in inner.get("projections", ()))
+        entry["compressed"] = _build(CompressedContext, inner)
     if "projections" in entry:
         entry["projections"] = tuple(_projection(row) for row in entry["projections"])
     return _build(kind, entry)
@@ -223,5 +228,6 @@ def _toml(value: Any) -> str:
         if value and dataclasses.is_dataclass(value[0]):
             return "[\n" + "".join(f"  {_toml(given)},\n" for given in value) + "]"
         return "[" + ", ".join(_toml(given) for given in value) + "]"
-    # JSON strings, whole numbers and booleans are written the same in TOML, except that TOML wants DEL escaped
+    # JSON strings, whole numbers and booleans are written the same in TOML, except that TOML wants DEL
+    # escaped
     return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")

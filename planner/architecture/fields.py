@@ -1,4 +1,5 @@
-"""Typed reading of a config.json: aliases as data, one clear error for a wrong value, and a record of what was read."""
+"""Typed reading of a config.json: aliases as data, one clear error for a wrong value, and a record of what
+was read."""
 
 from __future__ import annotations
 
@@ -99,7 +100,8 @@ class Fields:
         return self._find(name)[1] is not None
 
     def count(self, name: str, default: int | None = None, *, minimum: int = 1) -> int:
-        """Read a whole number of at least ``minimum``; without a default the field must be there. Raises InputError."""
+        """Read a whole number of at least ``minimum``; without a default the field must be there. Raises
+        InputError."""
         found, value = self._find(name)
         if value is None:
             if default is None:
@@ -134,7 +136,8 @@ class Fields:
         return value
 
     def items(self, name: str, length: int | None = None) -> Sequence[object] | None:
-        """Read a list, of ``length`` where given (longer is cut: MTP layers may follow). Raises InputError."""
+        """Read a list, of ``length`` where given (longer is cut: MTP layers may follow). Raises
+        InputError."""
         found, value = self._find(name)
         if value is None:
             return None

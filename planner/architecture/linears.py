@@ -32,7 +32,8 @@ def mixer_linears(mixer: Mixer | None, hidden: int) -> tuple[Linear, ...]:
 
 
 def ffn_linears(ffn: Ffn | None, hidden: int) -> tuple[Linear, ...]:
-    """List the weight matrices that every token uses: dense block, shared experts, router, latent projections.
+    """List the weight matrices that every token uses: dense block, shared experts, router, latent
+    projections.
 
     Routed experts are apart, see :func:`expert_linears`.
     """
@@ -46,7 +47,8 @@ def ffn_linears(ffn: Ffn | None, hidden: int) -> tuple[Linear, ...]:
 
 
 def expert_linears(ffn: Ffn | None, hidden: int) -> tuple[Linear, ...]:
-    """List the weight matrices of ONE routed expert; empty for a dense block. Multiply by ``ffn.experts`` for all."""
+    """List the weight matrices of ONE routed expert; empty for a dense block. Multiply by ``ffn.experts`` for
+    all."""
     if not isinstance(ffn, MoeFfn):
         return ()
     return _block("expert_", ffn.latent or hidden, ffn.width, Part.EXPERTS, gated=ffn.gated, bias=ffn.bias)
@@ -61,17 +63,26 @@ def _attention_linears(a: Attention, hidden: int) -> tuple[Linear, ...]:
             Linear("q_a", hidden, a.query_rank, Shard.REPLICATED, _ATTENTION),
             Linear("q_b", a.query_rank, query_out, Shard.COLUMN, _ATTENTION, bias=a.query_bias),
         ]
-    width = a.head_dim + (0 if a.values_are_keys else a.value_dim)
+    width = a.head_dim + (a.value_dim if a.value_projection and not a.values_are_keys else 0)
     keys_values = [Linear("kv", hidden, a.kv_heads * width, Shard.KV, _ATTENTION, bias=a.kv_bias)]
-    output = Linear("o", a.heads * a.value_dim, hidden, Shard.ROW, _ATTENTION, bias=a.output_bias)
-    return (*query, *(() if a.reuses_cache else keys_values), output)
+    mixed = a.heads * a.value_dim
+    output = [Linear("o", mixed, hidden, Shard.ROW, _ATTENTION, bias=a.output_bias)]
+    if a.output_rank:
+        width, groups = a.output_rank, a.output_groups
+        output = [
+            Linear("o_a", mixed // groups, width, Shard.COLUMN, _ATTENTION, copies=groups),
+            Linear("o_b", groups * width, hidden, Shard.ROW, _ATTENTION),
+        ]
+    compress = a.compressed.projections if a.compressed else ()
+    return (*query, *(() if a.reuses_cache else keys_values), *compress, *output)
 
 
 def _latent_linears(a: LatentAttention, hidden: int) -> tuple[Linear, ...]:
     """Multi-head latent attention: down-projections on every rank, up-projections cut by heads.
 
-    ``kv_b`` is marked absorbed: decode multiplies it per head into the query and out of the result, so that the cache
-    keeps the latent of ``kv_rank`` + ``rope_dim`` elements. Source: DeepSeek-V2, arXiv 2405.04434, section 2.1.
+    ``kv_b`` is marked absorbed: decode multiplies it per head into the query and out of the result, so that
+    the cache keeps the latent of ``kv_rank`` + ``rope_dim`` elements. Source: DeepSeek-V2, arXiv 2405.04434,
+    section 2.1.
     """
     query_out = a.heads * (a.nope_dim + a.rope_dim)
     query = [Linear("q", hidden, query_out, Shard.COLUMN, _ATTENTION)]
@@ -92,7 +103,8 @@ def _latent_linears(a: LatentAttention, hidden: int) -> tuple[Linear, ...]:
 
 
 def _indexer_linears(indexer: SparseIndexer | None, query_inputs: int, hidden: int) -> tuple[Linear, ...]:
-    """Scorer of DeepSeek sparse attention: queries of all its heads, one key, one weight per head; on every rank."""
+    """Scorer of DeepSeek sparse attention: queries of all its heads, one key, one weight per head; on every
+    rank."""
     if indexer is None or indexer.shared:
         return ()
     width = indexer.heads * indexer.head_dim

@@ -1,4 +1,5 @@
-"""Counts of parameters: in total, active per token, and by the part of the model that quantisation treats alike."""
+"""Counts of parameters: in total, active per token, and by the part of the model that quantisation treats
+alike."""
 
 from __future__ import annotations
 
@@ -10,12 +11,14 @@ from planner.architecture.model import Layer, Linear, Model, MoeFfn, Part
 
 
 def total_parameters(model: Model) -> int:
-    """Count all parameters of the language model: weights, biases, norms; without MTP layers and vision towers."""
+    """Count all parameters of the language model: weights, biases, norms; without MTP layers and vision
+    towers."""
     return sum(parameters_by_part(model).values()) + small_parameters(model)
 
 
 def active_parameters(model: Model) -> int:
-    """Count the parameters that one token uses: routed experts count ``top_k`` times, the embedding table in full.
+    """Count the parameters that one token uses: routed experts count ``top_k`` times, the embedding table in
+    full.
 
     Learned position embeddings are left out: a token reads one row, and none in the head.
     """
@@ -24,7 +27,8 @@ def active_parameters(model: Model) -> int:
 
 
 def parameters_by_part(model: Model) -> Mapping[Part, int]:
-    """Count weights and biases of matrices by part; every part is present. Norms: see :func:`small_parameters`.
+    """Count weights and biases of matrices by part; every part is present. Norms: see
+    :func:`small_parameters`.
 
     Tied embeddings are held once and counted under the embedding.
     """
@@ -38,12 +42,14 @@ def parameters_by_part(model: Model) -> Mapping[Part, int]:
 
 
 def small_parameters(model: Model) -> int:
-    """Count norms, sinks, convolutions, decay vectors, head bias: what is no weight matrix and is never quantised."""
+    """Count norms, sinks, convolutions, decay vectors, head bias: what is no weight matrix and is never
+    quantised."""
     return model.extra_parameters + sum(group.count * _small(group.layer) for group in model.groups)
 
 
 def mtp_parameters(model: Model) -> int:
-    """Count the multi-token-prediction layers with their projections, without their share of embedding and head."""
+    """Count the multi-token-prediction layers with their projections, without their share of embedding and
+    head."""
     layers = sum(
         sum(layer_parameters(layer, model.hidden).values()) + _small(layer) for layer in model.mtp_layers
     )

@@ -1,7 +1,9 @@
-"""Weight formats: bytes per weight, the arithmetic their products use, and which parts a named precision converts.
+"""Weight formats: bytes per weight, the arithmetic their products use, and which parts a named precision
+converts.
 
-Sizes with scales: block fp8 has one float per 128 x 128 weights (DeepSeek-V3, arXiv 2412.19437), NVFP4 one fp8 scale
-per 16 weights, MXFP4 one 8-bit exponent per 32 (OCP Microscaling formats 1.0), int4 one 16-bit scale per 128.
+Sizes with scales: block fp8 has one float per 128 x 128 weights (DeepSeek-V3, arXiv 2412.19437), NVFP4 one
+fp8 scale per 16 weights, MXFP4 one 8-bit exponent per 32 (OCP Microscaling formats 1.0), int4 one 16-bit
+scale per 128.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class WeightFormat:
     math : operand type of the product, on hardware that has it; cost falls back to a wider one elsewhere.
         Weight-only formats (int8, int4, mxfp4) are widened in registers, so their products are bf16.
     native_math : what the product can use instead where the engine also quantises activations: int8 for int8
-        weights (SmoothQuant), fp8 for mxfp4 on GPUs with block-scaled 4-bit units (Blackwell, CDNA 4), else None.
+        weights (SmoothQuant), fp8 for mxfp4 on GPUs with block-scaled 4-bit units (Blackwell, CDNA 4), else
+        None.
     """
 
     name: str
@@ -59,16 +62,18 @@ _FAMILY: Final = {"nvfp4": "fp4", "mxfp4": "fp4", "fp8_block": "fp8", "int4_g32"
 def weight_formats(model: Model, weights: str) -> Mapping[Part, WeightFormat]:
     """Return the format of every part at a named precision.
 
-    ``checkpoint``, and any precision that the published checkpoint already has, keep the parts as published (gpt-oss
-    and Kimi-K2.5 convert experts only). Otherwise the usual recipes hold: embedding, head and router stay wide; fp8,
-    int8 and int4 convert all matrices of attention and feed-forward blocks; fp4 leaves attention wide unless all of it
-    is plain softmax attention (nvidia/DeepSeek-R1-FP4 against the Llama FP4 checkpoints); mxfp4 converts experts only
-    where there are any. Raises UnknownNameError for another name.
+    ``checkpoint``, and any precision that the published checkpoint already has, keep the parts as published
+    (gpt-oss and Kimi-K2.5 convert experts only). Otherwise the usual recipes hold: embedding, head and router
+    stay wide; fp8, int8 and int4 convert all matrices of attention and feed-forward blocks; fp4 leaves
+    attention wide unless all of it is plain softmax attention (nvidia/DeepSeek-R1-FP4 against the Llama FP4
+    checkpoints); mxfp4 converts experts only where there are any. Raises UnknownNameError for another name.
     """
     if weights not in PRECISIONS:
         raise UnknownNameError("weight precision", weights, PRECISIONS)
     own = model.checkpoint
-    if weights == "checkpoint" or (own.weights != "bf16" and precision_family(own.weights) == precision_family(weights)):
+    if weights == "checkpoint" or (
+        own.weights != "bf16" and precision_family(own.weights) == precision_family(weights)
+    ):
         converted = dict(own.parts) or dict.fromkeys(Part, own.weights)
     else:
         name = _STORED_AS.get(weights, weights)
@@ -84,13 +89,16 @@ def precision_family(name: str) -> str:
 def weight_bytes(model: Model, weights: str) -> Mapping[Part, Bytes]:
     """Count the bytes of all weights by part at a named precision; norms are in the part ``attention``."""
     formats = weight_formats(model, weights)
-    sizes = {part: count * formats[part].bytes_per_weight for part, count in parameters_by_part(model).items()}
+    sizes = {
+        part: count * formats[part].bytes_per_weight for part, count in parameters_by_part(model).items()
+    }
     sizes[Part.ATTENTION] += small_parameters(model) * FORMATS["bf16"].bytes_per_weight
     return sizes
 
 
 def available_weights(model: Model) -> tuple[str, ...]:
-    """List the precisions worth searching: the checkpoint's own, and those that usual quantisation reaches from it.
+    """List the precisions worth searching: the checkpoint's own, and those that usual quantisation reaches
+    from it.
 
     A checkpoint is never widened: more bytes without more quality.
     """

@@ -1,8 +1,8 @@
 """What a sequence holds in memory: KV cache that grows with its length, and fixed recurrent state.
 
-Contexts may be numbers or arrays; results have the same shape, in bytes, for the whole model or layer before any
-sharding. Sources: DeepSeek-V2 (arXiv 2405.04434) for the latent cache, Gated DeltaNet (arXiv 2412.06464) and
-Mamba-2 (arXiv 2405.21060) for recurrent state; exact per-token values are tested against published ones.
+Contexts may be numbers or arrays; results have the same shape, in bytes, for the whole model or layer before
+any sharding. Sources: DeepSeek-V2 (arXiv 2405.04434) for the latent cache, Gated DeltaNet (arXiv 2412.06464)
+and Mamba-2 (arXiv 2405.21060) for recurrent state; exact per-token values are tested against published ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ CONVOLUTION_BYTES: Final = 2.0
 
 
 def kv_elements_per_token(mixer: Mixer | None) -> int:
-    """Count the cached elements of one token in one layer: 2 * kv_heads * head_dim, or the latent and rotary key."""
+    """Count the cached elements of one token in one layer: 2 * kv_heads * head_dim, or the latent and rotary
+    key."""
     match mixer:
         case Attention(reuses_cache=True) | Attention(window=0):
             return 0
@@ -37,11 +38,21 @@ def kv_elements_per_token(mixer: Mixer | None) -> int:
 
 
 def index_bytes_per_token(mixer: Mixer | None) -> Bytes:
-    """Count the bytes that the sparse-attention indexer keeps of one token in one layer: one key and its scale."""
-    if isinstance(mixer, LatentAttention) and mixer.indexer is not None and not mixer.indexer.shared:
-        width = mixer.indexer.head_dim
-        return width * INDEX_KEY_BYTES + -(-width // 128) * INDEX_SCALE_BYTES
-    return 0.0
+    """Count the bytes that a sparse-attention indexer keeps of one token in one layer: a key and its scale.
+
+    Where keys stand for several tokens (DeepSeek-V4) this is a fraction of one.
+    """
+    match mixer:
+        case LatentAttention(indexer=indexer) if indexer is not None and not indexer.shared:
+            return _index_key_bytes(indexer.head_dim)
+        case Attention(compressed=compressed) if compressed is not None and compressed.index_dim:
+            return _index_key_bytes(compressed.index_dim) / compressed.ratio
+        case _:
+            return 0.0
+
+
+def _index_key_bytes(width: int) -> Bytes:
+    return width * INDEX_KEY_BYTES + -(-width // 128) * INDEX_SCALE_BYTES
 
 
 def kv_bytes_per_token(model: Model, kv_dtype_bytes: float = 2.0) -> Bytes:
@@ -52,8 +63,15 @@ def kv_bytes_per_token(model: Model, kv_dtype_bytes: float = 2.0) -> Bytes:
 def kv_growth_per_token(model: Model, kv_dtype_bytes: float = 2.0) -> Bytes:
     """Count the KV bytes that each further token adds once all windows are full."""
     return kv_dtype_bytes * sum(
-        kv_elements_per_token(layer.mixer) for layer in model.layers if window(layer.mixer) is None
+        kv_elements_per_token(g.layer.mixer) * g.count * _growth(g.layer.mixer) for g in model.groups
     )
+
+
+def _growth(mixer: Mixer | None) -> float:
+    """Return the cache entries that a token adds to a layer whose window is full."""
+    if isinstance(mixer, Attention) and mixer.compressed is not None:
+        return 1 / mixer.compressed.ratio
+    return 0.0 if window(mixer) is not None else 1.0
 
 
 def window(mixer: Mixer | None) -> int | None:
@@ -68,6 +86,10 @@ def attended_tokens(mixer: Mixer | None, context: ArrayLike) -> NDArray[np.float
     """
     seen = np.asarray(context, dtype=np.float64)
     match mixer:
+        case Attention(compressed=compressed) if compressed is not None:
+            entries = np.floor(seen / compressed.ratio)
+            chosen = np.minimum(entries, compressed.top_k) if compressed.top_k else entries
+            return chosen + np.minimum(seen, mixer.window or 0)
         case Attention(window=int() as limit):
             return np.minimum(seen, limit)
         case LatentAttention(indexer=indexer) if indexer is not None:
@@ -79,15 +101,26 @@ def attended_tokens(mixer: Mixer | None, context: ArrayLike) -> NDArray[np.float
 
 
 def layer_cache_bytes(layer: Layer, context: ArrayLike, kv_dtype_bytes: float = 2.0) -> NDArray[np.float64]:
-    """Count the bytes that one layer keeps of a sequence of ``context`` tokens: KV within its window, index keys."""
+    """Count the bytes that one layer keeps of a sequence of ``context`` tokens: KV within its window, index
+    keys."""
     tokens = np.asarray(context, dtype=np.float64)
-    limit = window(layer.mixer)
+    entries = held_entries(layer.mixer, tokens) * kv_elements_per_token(layer.mixer) * kv_dtype_bytes
+    return entries + tokens * index_bytes_per_token(layer.mixer)
+
+
+def held_entries(mixer: Mixer | None, context: ArrayLike) -> NDArray[np.float64]:
+    """Return how many cache entries a layer keeps of a context: its window, and what it compresses beside
+    it."""
+    tokens = np.asarray(context, dtype=np.float64)
+    limit = window(mixer)
     held = tokens if limit is None else np.minimum(tokens, limit)
-    return held * kv_elements_per_token(layer.mixer) * kv_dtype_bytes + tokens * index_bytes_per_token(layer.mixer)
+    compressed = mixer.compressed if isinstance(mixer, Attention) else None
+    return held if compressed is None else held + np.floor(tokens / compressed.ratio)
 
 
 def layer_state_bytes(layer: Layer) -> Bytes:
-    """Count the fixed bytes that one layer keeps of a sequence, whatever its length: recurrent and convolution state."""
+    """Count the fixed bytes that one layer keeps of a sequence, whatever its length: recurrent and
+    convolution state."""
     match layer.mixer:
         case LinearAttention() as mixer:
             recurrent = mixer.value_heads * mixer.key_dim * mixer.value_dim
@@ -102,10 +135,12 @@ def layer_state_bytes(layer: Layer) -> Bytes:
 
 
 def kv_bytes(model: Model, context: ArrayLike, kv_dtype_bytes: float = 2.0) -> NDArray[np.float64]:
-    """Count the bytes that all layers keep of a sequence of ``context`` tokens: windows capped, index keys included."""
+    """Count the bytes that all layers keep of a sequence of ``context`` tokens: windows capped, index keys
+    included."""
     zero = np.zeros_like(np.asarray(context, dtype=np.float64))
     return sum(
-        (group.count * layer_cache_bytes(group.layer, context, kv_dtype_bytes) for group in model.groups), zero
+        (group.count * layer_cache_bytes(group.layer, context, kv_dtype_bytes) for group in model.groups),
+        zero,
     )
 
 

@@ -70,6 +70,7 @@ def attention_prefill_seconds(
     efficiency: Efficiency,
     window: ArrayLike | None = None,
     launch: Seconds | None = None,
+    cache_hot: bool = False,
 ) -> Array:
     """Seconds of causal attention: ``sequences`` chunks of ``query`` tokens after ``prefix`` cached ones.
 
@@ -129,6 +130,7 @@ def attention_decode_seconds(
     efficiency: Efficiency,
     window: ArrayLike | None = None,
     launch: Seconds | None = None,
+    cache_hot: bool = False,
 ) -> Array:
     """Seconds of attention of one query per sequence over ``context`` cached tokens (COST_MODEL.md point 3).
 
@@ -169,6 +171,7 @@ def latent_prefill_seconds(
     kv_rank: float = 512.0,
     top_k: ArrayLike | None = None,
     launch: Seconds | None = None,
+    cache_hot: bool = False,
 ) -> Array:
     """Seconds of MLA prefill: attention with head dims (nope + rope) / value, keys expanded per head.
 
@@ -216,6 +219,7 @@ def latent_decode_seconds(
     efficiency: Efficiency,
     top_k: ArrayLike | None = None,
     launch: Seconds | None = None,
+    cache_hot: bool = False,
 ) -> Array:
     """Seconds of absorbed MLA decode: kv_rank + rope bytes per cached token are shared by all local heads.
 
@@ -251,6 +255,7 @@ def indexer_seconds(
     key_bytes: float = 1.0,
     math: str = "fp8",
     launch: Seconds | None = None,
+    cache_hot: bool = False,
 ) -> Array:
     """Seconds of a sparse-attention indexer: every query scores every earlier token with small shared keys.
 

@@ -164,6 +164,20 @@ class ElementwiseConstants:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheConstants:
+    """Last-level cache, for operands that a stand-alone benchmark loop leaves there; serving runs cold.
+
+    Attributes
+    ----------
+    share : share of the cache that a working set can fill before it is evicted.
+    unit_bandwidth : bytes/s that one compute unit reads from the cache.
+    """
+
+    share: float
+    unit_bandwidth: float
+
+
+@dataclass(frozen=True, slots=True)
 class Efficiency:
     """All constants of one accelerator family.
 
@@ -180,6 +194,7 @@ class Efficiency:
     moe: Mapping[str, MoeConstants]
     collective: CollectiveConstants
     elementwise: ElementwiseConstants
+    cache: CacheConstants
     source: str = ""
 
 
@@ -224,6 +239,7 @@ def parse_efficiency(family: str, tables: Mapping[str, Any]) -> Efficiency:
         moe={math: _fill(MoeConstants, table) for math, table in tables["moe"].items()},
         collective=_fill(CollectiveConstants, tables["collective"]),
         elementwise=_fill(ElementwiseConstants, tables["elementwise"]),
+        cache=_fill(CacheConstants, tables["cache"]),
         source=str(tables.get("source", "")),
     )
 

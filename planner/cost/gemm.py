@@ -13,6 +13,7 @@ from planner.cost.roofline import (
     array,
     effective_math,
     element_bytes,
+    memory_seconds,
     peak_flops,
     smooth_maximum,
 )
@@ -67,6 +68,7 @@ def gemm_seconds(
     weight_bytes: float | None = None,
     quantise_activations: bool = True,
     launch: Seconds | None = None,
+    cache_hot: bool = False,
 ) -> Array:
     """Seconds of y[m, n] = x[m, k] w[n, k] on one accelerator; exactly 0 where m is 0.
 
@@ -79,20 +81,23 @@ def gemm_seconds(
     weight_bytes : bytes per weight where they differ from ``math`` (0.5625: 4 bits and group scales).
     quantise_activations : whether x arrives in 16 bits and is quantised by its own kernel.
     launch : seconds per kernel launch; None takes the stand-alone value of the fit.
+    cache_hot : whether operands lie in the last-level cache, as in a benchmark loop.
     """
     m, n, k = array(m), array(n), array(k)
     constants = gemm_constants(math, accelerator, efficiency)
     effective = effective_math(math, accelerator)
     start = constants.launch if launch is None else launch
-    bandwidth = constants.memory * accelerator.memory_bandwidth
     stored = element_bytes(math) if weight_bytes is None else weight_bytes
     activation = MATH_BYTES[effective]
     compute = tile_seconds(m, n, k, constants, peak_flops(effective, accelerator), accelerator.compute_units)
     if stored < activation:
         compute = compute * constants.dequantise
-    memory = (m * (k * activation + n * 2.0) + n * (k * stored)) / bandwidth
+    traffic = m * (k * activation + n * 2.0) + n * (k * stored)
+    memory = memory_seconds(traffic, constants.memory, accelerator, efficiency, cache_hot)
     total = smooth_maximum(compute, memory, constants.overlap)
     total += start
     if quantise_activations and constants.quantise > 0.0 and activation < 2.0:
-        total += start * constants.quantise + m * k * ((2.0 + activation) / bandwidth)
+        moved = m * k * (2.0 + activation)
+        total += start * constants.quantise
+        total += memory_seconds(moved, constants.memory, accelerator, efficiency, cache_hot)
     return np.where(m > 0, total, 0.0)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from planner.catalog.hardware import Accelerator
+from planner.cost.efficiency import Efficiency
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -42,6 +43,24 @@ def smooth_maximum(first: Array, second: Array, overlap: float) -> Array:
     low *= overlap
     low += high
     return low
+
+
+def memory_seconds(
+    traffic: Array, share: float, accelerator: Accelerator, efficiency: Efficiency, cache_hot: bool
+) -> Array:
+    """traffic/(share*BW); with ``cache_hot`` the part that a benchmark loop left in the cache is read from there.
+
+    Hit share h = 1/(1 + (traffic/(c*L2))**4): nearly all of a working set below the cache size, none far above.
+    Files measured/ops/gemm.csv and attention_decode.csv (L40S: 96 MB of cache over 864 GB/s) show the step.
+    """
+    cold = traffic / (share * accelerator.memory_bandwidth)
+    if not cache_hot or accelerator.l2 <= 0:
+        return cold
+    fill = traffic / (efficiency.cache.share * accelerator.l2)
+    fill *= fill
+    hits = 1.0 / (1.0 + fill * fill)
+    warm = traffic / (efficiency.cache.unit_bandwidth * accelerator.compute_units)
+    return hits * np.minimum(warm, cold) + (1.0 - hits) * cold
 
 
 def effective_math(math: str, accelerator: Accelerator) -> str:

@@ -41,6 +41,10 @@ class Family:
     memory: Memory
     lengths: Lengths
 
+    def held(self, values: Array, index: int) -> float:
+        """One layout's element of a memory column."""
+        return float(np.broadcast_to(values, (len(self.layouts), 1))[index, 0])
+
     def only(self, kept: Sequence[Layout]) -> Family:
         """The same replica with some of the layouts."""
         columns = Layouts.of(kept)

@@ -14,6 +14,15 @@ from planner.units import UsdPerHour
 
 
 @dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """Bytes on the fullest GPU: weights, activations, and what each running request adds."""
+
+    weights: float
+    activations: float
+    request: float
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One deployable answer: equal replicas of one layout on one GPU type.
 
@@ -29,6 +38,7 @@ class Candidate:
     osl: float
     per_replica: Metrics
     slots: float
+    memory: GpuMemory
     price: UsdPerHour | None
     concurrency: float | None = None
 
@@ -69,6 +79,7 @@ class Outcome:
     """Everything a search found. ``points`` counts evaluated operating points, ``candidates`` layouts x precisions x types."""
 
     ranked: list[Candidate] = field(default_factory=list)
+    frontier: list[Candidate] = field(default_factory=list)
     rejections: Rejections = field(default_factory=Rejections)
     candidates: int = 0
     points: int = 0

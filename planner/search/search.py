@@ -24,7 +24,7 @@ from planner.search.candidates import (
     lengths_of,
     metrics_at,
 )
-from planner.search.ranking import Candidate, Outcome, rank_key
+from planner.search.ranking import Candidate, GpuMemory, Outcome, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
 from planner.search.space import layouts
 from planner.serving.closed_loop import ClosedLoop, closed_loop
@@ -74,6 +74,7 @@ def search(
                 if family is not None:
                     outcome.ranked += _candidates(family, supply, gpus, job, outcome)
     outcome.ranked.sort(key=rank_key(outcome.objective, job.slo.percentile))
+    outcome.frontier = pareto(outcome.ranked, job.slo.percentile)
     return outcome
 
 
@@ -195,7 +196,6 @@ def _candidate(
     family: Family, index: int, replicas: int, supply: Supply, rate: float, job: Job, metrics: Metrics
 ) -> Candidate:
     layout = family.layouts[index]
-    slots = float(np.broadcast_to(family.memory.slots, (len(family.layouts), 1))[index, 0])
     return Candidate(
         replica=family.replica,
         layout=layout,
@@ -204,7 +204,12 @@ def _candidate(
         rate=rate,
         osl=job.workload.osl,
         per_replica=metrics,
-        slots=slots,
+        slots=family.held(family.memory.slots, index),
+        memory=GpuMemory(
+            family.held(family.memory.weights, index),
+            family.held(family.memory.activations, index),
+            family.held(family.memory.request, index),
+        ),
         price=supply.price,
         concurrency=job.workload.concurrency,
     )

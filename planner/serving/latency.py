@@ -12,7 +12,6 @@ Closed forms until the simulation checks them. TTFT runs from arrival to first t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
@@ -23,7 +22,7 @@ from planner.serving.aggregated import OpenLoop, Steps
 from planner.serving.engine import Engine
 from planner.serving.layout import Array
 
-STATISTICS = ("mean", "p50", "p95", "p99")
+STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
 def z_score(statistic: str) -> float:
@@ -90,8 +89,3 @@ def closed_loop_ttft(s: Steps, tpot: Array, osl: ArrayLike, engine: Engine, stat
 def e2e(ttft: ArrayLike, tpot: ArrayLike, osl: ArrayLike) -> Array:
     """End-to-end seconds; at a percentile the two parts are taken as fully dependent, which is on the safe side."""
     return np.asarray(ttft, float) + np.maximum(np.asarray(osl, float) - 1.0, 0.0) * np.asarray(tpot, float)
-
-
-def by_statistic(function: Mapping[str, Array]) -> dict[str, float]:
-    """Scalars by statistic."""
-    return {name: float(value) for name, value in function.items()}

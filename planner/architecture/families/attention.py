@@ -82,7 +82,8 @@ def _indexer(fields: Fields, index: int) -> SparseIndexer | None:
 
 
 def window_of(fields: Fields, family: Family, index: int) -> int | None:
-    """Return how many tokens layer ``index`` sees, or None for all: ``layer_types`` first, then the family's rule."""
+    """Return how many tokens layer ``index`` sees, or None for all: ``layer_types`` first, then the family's
+    rule."""
     window = fields.optional("window", minimum=1)
     types = fields.items("layer_types", fields.count("layers"))
     if window is None or not fields.flag("use_sliding_window", True):
@@ -93,7 +94,8 @@ def window_of(fields: Fields, family: Family, index: int) -> int | None:
 
 
 def every(period: int) -> WindowRule:
-    """Make a rule: windows everywhere but in each ``period``-th layer, unless the config gives its own period."""
+    """Make a rule: windows everywhere but in each ``period``-th layer, unless the config gives its own
+    period."""
 
     def rule(fields: Fields, index: int) -> bool:
         return (index + 1) % fields.count("sliding_window_pattern", period) != 0

@@ -1,4 +1,5 @@
-"""What a family is: class defaults and conventions as data, and two functions that build the halves of a layer."""
+"""What a family is: class defaults and conventions as data, and two functions that build the halves of a
+layer."""
 
 from __future__ import annotations
 
@@ -20,14 +21,18 @@ class Family:
     ----------
     mixer, ffn : build the halves of layer ``index``; see attention.py and feedforward.py.
     defaults : values that the class assumes when the config is silent, by canonical or own field name.
-    norms : normalisations over ``hidden`` in a layer; ``norm_size``: parameters each has per feature (RMS 1, LayerNorm 2).
+    norms : normalisations over ``hidden`` in a layer; ``norm_size``: parameters each has per feature (RMS 1,
+        LayerNorm 2).
     qk_norm : normalisation of queries and keys: one scale for a head, or one over all heads.
     sinks: one learned attention sink per head.
-    qkv_bias, output_bias, ffn_bias : True or False where the class decides, else the name of the config field.
-    positions : extra rows of learned position embeddings beyond the longest context; None without such embeddings.
+    qkv_bias, output_bias, ffn_bias : True or False where the class decides, else the name of the config
+        field.
+    positions : extra rows of learned position embeddings beyond the longest context; None without such
+        embeddings.
     nested : inner objects whose fields count as the config's own (``attn_config`` of DBRX).
     windows : which layers see a window, where the config has no ``layer_types``; None is all of them.
-    adapt : changes conventions by what the config says; layers : builds all layers at once; finish : last touches.
+    adapt : changes conventions by what the config says; layers : builds all layers at once; finish : last
+        touches.
     """
 
     mixer: Callable[[Fields, Family, int], Mixer | None]
@@ -59,6 +64,7 @@ def decide(fields: Fields, rule: bool | str) -> bool:
 
 
 def is_layer(fields: Fields, name: str, index: int, layers: int, *values: object) -> bool | None:
-    """Say whether entry ``index`` of the list ``name`` is one of ``values``; None where the config has no list."""
+    """Say whether entry ``index`` of the list ``name`` is one of ``values``; None where the config has no
+    list."""
     items = fields.items(name, layers)
     return None if items is None else items[index] in values

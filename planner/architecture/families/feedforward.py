@@ -1,4 +1,5 @@
-"""Feed-forward halves from config fields: dense blocks, experts in every naming, and which layers have experts."""
+"""Feed-forward halves from config fields: dense blocks, experts in every naming, and which layers have
+experts."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def dense_or_experts(fields: Fields, family: Family, index: int) -> Ffn:
 
 
 def experts(fields: Fields, family: Family, *_: object) -> MoeFfn:
-    """Build routed and shared experts. Raises InputError when a token would use more experts than there are."""
+    """Build routed and shared experts. Raises InputError when a token would use more experts than there
+    are."""
     total, top_k = fields.count("experts"), fields.count("top_k")
     if top_k > total:
         raise InputError(
@@ -40,12 +42,14 @@ def experts(fields: Fields, family: Family, *_: object) -> MoeFfn:
 
 
 def _has_correction(fields: Fields) -> bool:
-    """Say whether the router corrects its scores by one learned number per expert (auxiliary-loss-free balancing)."""
+    """Say whether the router corrects its scores by one learned number per expert (auxiliary-loss-free
+    balancing)."""
     return fields.flag("use_routing_bias") or fields.text("topk_method") == "noaux_tc"
 
 
 def shared_width(fields: Fields, expert_width: int) -> int:
-    """Read the total width of the shared experts: given as such, or as a number of experts of the routed width."""
+    """Read the total width of the shared experts: given as such, or as a number of experts of the routed
+    width."""
     number = fields.optional("shared_experts")
     given = fields.optional("shared_width")
     if given is not None:

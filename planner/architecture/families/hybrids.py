@@ -16,7 +16,8 @@ _NEMOTRON_TYPES = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
 
 
 def nemotron_h_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
-    """Read one symbol per layer: M Mamba-2, * attention, - dense, E experts; each layer is one half with one norm."""
+    """Read one symbol per layer: M Mamba-2, * attention, - dense, E experts; each layer is one half with one
+    norm."""
     pattern: list[object] = list(fields.text("hybrid_override_pattern"))
     names = fields.items("layers_block_type")
     if not pattern and names is not None:
@@ -24,8 +25,14 @@ def nemotron_h_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
     layers = fields.optional("layers") or len(pattern)
     unknown = {str(symbol) for symbol in pattern} - set("M*-E")
     if len(pattern) < layers or not pattern or unknown:
-        problem = f"unknown layer kinds {sorted(unknown)}" if unknown else f"{len(pattern)} layer kinds for {layers} layers"
-        raise InputError(f"{fields.where}: hybrid_override_pattern has {problem}", hint="M, *, - or E for each layer")
+        problem = (
+            f"unknown layer kinds {sorted(unknown)}"
+            if unknown
+            else f"{len(pattern)} layer kinds for {layers} layers"
+        )
+        raise InputError(
+            f"{fields.where}: hybrid_override_pattern has {problem}", hint="M, *, - or E for each layer"
+        )
     norms = fields.count("hidden") * family.norm_size
     return tuple(_nemotron_layer(fields, family, str(symbol), norms) for symbol in pattern[:layers])
 
@@ -92,6 +99,9 @@ def falcon_h1_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
 
 
 def zamba2_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
-    """Refuse Zamba 2: its shared blocks hold one set of weights for many layers, which a layer list cannot say."""
-    raise InputError(f"{fields.where}: zamba2 shares weights between layers, which is not modelled", hint="use another model")
-
+    """Refuse Zamba 2: its shared blocks hold one set of weights for many layers, which a layer list cannot
+    say."""
+    raise InputError(
+        f"{fields.where}: zamba2 shares weights between layers, which is not modelled",
+        hint="use another model",
+    )

@@ -1,4 +1,5 @@
-"""Mixers with a fixed state: gated delta rule, lightning and Kimi delta attention, Mamba, short convolution."""
+"""Mixers with a fixed state: gated delta rule, lightning and Kimi delta attention, Mamba, short
+convolution."""
 
 from __future__ import annotations
 
@@ -13,16 +14,21 @@ from planner.errors import InputError
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 
 
-def linear(name: str, inputs: int, outputs: int, shard: Shard = Shard.COLUMN, *, bias: bool = False) -> Linear:
+def linear(
+    name: str, inputs: int, outputs: int, shard: Shard = Shard.COLUMN, *, bias: bool = False
+) -> Linear:
     """Make a projection of a mixer."""
     return Linear(name, inputs, outputs, shard, Part.ATTENTION, bias=bias)
 
 
 def state_dtype_bytes(fields: Fields) -> int:
-    """Read the bytes of an element of the recurrent state; engines keep it in float32 unless the config says else."""
+    """Read the bytes of an element of the recurrent state; engines keep it in float32 unless the config says
+    else."""
     name = fields.text("mamba_ssm_cache_dtype") or fields.text("mamba_ssm_dtype", "float32")
     if name not in _DTYPE_BYTES:
-        raise InputError(f"{fields.where}: unknown state dtype {name!r}", hint=f"one of {', '.join(_DTYPE_BYTES)}")
+        raise InputError(
+            f"{fields.where}: unknown state dtype {name!r}", hint=f"one of {', '.join(_DTYPE_BYTES)}"
+        )
     return _DTYPE_BYTES[name]
 
 
@@ -63,7 +69,8 @@ def delta_or_attention(fields: Fields, family: Family, index: int) -> Mixer:
 
 
 def lightning_or_attention(fields: Fields, family: Family, index: int) -> Mixer:
-    """Build a layer of MiniMax-01 and M1: lightning attention, with softmax attention where the config lists it."""
+    """Build a layer of MiniMax-01 and M1: lightning attention, with softmax attention where the config lists
+    it."""
     types = fields.items("attn_type_list", fields.count("layers"))
     if types[index] == 1 if types is not None else is_full_attention(fields, index):
         return grouped_attention(fields, family, index)
@@ -83,10 +90,13 @@ def lightning_or_attention(fields: Fields, family: Family, index: int) -> Mixer:
 
 
 def kimi_delta_or_latent(fields: Fields, family: Family, index: int) -> LinearAttention | LatentAttention:
-    """Build a layer of Kimi Linear (arXiv 2510.26692): delta attention with a decay per channel, or latent attention."""
+    """Build a layer of Kimi Linear (arXiv 2510.26692): delta attention with a decay per channel, or latent
+    attention."""
     config = fields.inner("linear_attn_config")
     if config is None:
-        raise InputError(f"{fields.where}: the field linear_attn_config is missing", hint="give the complete config.json")
+        raise InputError(
+            f"{fields.where}: the field linear_attn_config is missing", hint="give the complete config.json"
+        )
     full = config.items("full_attn_layers") or ()
     if index + 1 in full:  # the lists of this config count from one
         return latent_attention(fields, family, index)
@@ -124,7 +134,8 @@ def mamba2(
     inputs: int | None = None,
     norm: bool = True,
 ) -> Mamba:
-    """Build a Mamba-2 mixer (arXiv 2405.21060, section 8): one input projection for gate, x, B, C and step sizes."""
+    """Build a Mamba-2 mixer (arXiv 2405.21060, section 8): one input projection for gate, x, B, C and step
+    sizes."""
     hidden, inner = fields.count("hidden"), heads * width
     channels = inner + 2 * groups * state
     bias = fields.flag("mamba_proj_bias") or fields.flag("use_bias")
@@ -147,7 +158,9 @@ def mamba2(
 def mamba2_of_prefix(fields: Fields, *, norm: bool = True) -> Mamba:
     """Build the Mamba-2 mixer of Bamba, Falcon-H1 and Granite 4, whose fields start with ``mamba_``."""
     heads = fields.count("mamba_n_heads")
-    inner = fields.optional("mamba_d_ssm") or round(fields.number("mamba_expand", 2.0) * fields.count("hidden"))
+    inner = fields.optional("mamba_d_ssm") or round(
+        fields.number("mamba_expand", 2.0) * fields.count("hidden")
+    )
     width = fields.optional("mamba_d_head") or inner // heads
     return mamba2(
         fields,
@@ -161,7 +174,8 @@ def mamba2_of_prefix(fields: Fields, *, norm: bool = True) -> Mamba:
 
 
 def mamba1(fields: Fields) -> Mamba:
-    """Build the Mamba-1 mixer of Jamba (arXiv 2403.19887): step sizes of low rank, norms on step size, B and C."""
+    """Build the Mamba-1 mixer of Jamba (arXiv 2403.19887): step sizes of low rank, norms on step size, B and
+    C."""
     hidden = fields.count("hidden")
     inner = fields.count("mamba_expand", 2) * hidden
     state, kernel = fields.count("mamba_d_state", 16), fields.count("mamba_d_conv", 4)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from planner.architecture.families import hybrids, recurrent, variants
+from planner.architecture.families import deepseek_v4, gemma4, hybrids, recurrent, variants
 from planner.architecture.families.attention import (
     beyond_max_window_layers,
     every,
@@ -109,6 +109,14 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
     "deepseek_v32": _DEEPSEEK,
+    "deepseek_v4": _with(
+        _LLAMA,
+        mixer=deepseek_v4.attention,
+        ffn=deepseek_v4.ffn,
+        finish=deepseek_v4.finish,
+        qkv_bias=False,
+        output_bias=False,
+    ),
     "kimi_k2": _DEEPSEEK,
     "glm_moe_dsa": _DEEPSEEK,
     "glm4_moe_lite": _DEEPSEEK,
@@ -122,12 +130,15 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "glm4": _with(_QKV_BIAS, {"head_dim": 128}, norms=4),
     "glm4_moe": _with(_QKV_BIAS, router_bias=True, qk_norm="head", adapt=variants.qk_norm_if_used),
     "ernie4_5": _with(_LLAMA, _TIED, qkv_bias="use_bias", output_bias="use_bias", ffn_bias="use_bias"),
-    "ernie4_5_moe": _with(
-        _LLAMA, _TIED, qkv_bias="use_bias", output_bias="use_bias", ffn=variants.ernie_ffn
-    ),
+    "ernie4_5_moe": _with(_LLAMA, _TIED, qkv_bias="use_bias", output_bias="use_bias", ffn=variants.ernie_ffn),
     "hunyuan_v1_dense": _with(_LLAMA, qk_norm="head"),
     "hunyuan_v1_moe": _with(
-        _LLAMA, {"use_qk_norm": True}, qk_norm="head", adapt=variants.qk_norm_if_used, ffn=variants.hunyuan_experts),
+        _LLAMA,
+        {"use_qk_norm": True},
+        qk_norm="head",
+        adapt=variants.qk_norm_if_used,
+        ffn=variants.hunyuan_experts,
+    ),
     "dots1": _with(_LLAMA, qk_norm="head"),
     "minimax": _MINIMAX,
     "minimax_text_01": _MINIMAX,
@@ -146,7 +157,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "gemma2": _GEMMA2,
     "gemma3": _GEMMA3,
     "gemma4": _with(
-        _GEMMA3, {"sliding_window": 512}, mixer=variants.gemma4_attention, ffn=variants.gemma4_ffn
+        _GEMMA3, {"sliding_window": 512}, mixer=gemma4.attention, ffn=gemma4.ffn, finish=gemma4.finish
     ),
     "cohere": _COHERE,
     "cohere2": _with(_COHERE, {"sliding_window": 4096}, windows=every(4)),
@@ -179,7 +190,15 @@ FAMILIES: Final[Mapping[str, Family]] = {
         ffn_bias="bias",
         adapt=variants.falcon_norms,
     ),
-    "mpt": _with(_GPT, nested=("attn_config",), ffn=variants.mpt_ffn, norm_size=1, qkv_bias=False, output_bias=False, positions=None),
+    "mpt": _with(
+        _GPT,
+        nested=("attn_config",),
+        ffn=variants.mpt_ffn,
+        norm_size=1,
+        qkv_bias=False,
+        output_bias=False,
+        positions=None,
+    ),
     "starcoder2": _with(
         _GPT,
         {"sliding_window": 4096},
@@ -203,5 +222,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "falcon_h1": _with(_LLAMA, layers=hybrids.falcon_h1_layers),
     "zamba2": _with(_LLAMA, layers=hybrids.zamba2_layers),
     "lfm2": _with(_LLAMA, _TIED, mixer=recurrent.convolution_or_attention, qk_norm="head"),
-    "lfm2_moe": _with(_LLAMA, _TIED, mixer=recurrent.convolution_or_attention, qk_norm="head", router_bias=True),
+    "lfm2_moe": _with(
+        _LLAMA, _TIED, mixer=recurrent.convolution_or_attention, qk_norm="head", router_bias=True
+    ),
 }

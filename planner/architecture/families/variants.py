@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.architecture.families.attention import grouped, grouped_attention, head_dim, latent_attention, window_of
+from planner.architecture.families.attention import (
+    grouped,
+    grouped_attention,
+    head_dim,
+    latent_attention,
+)
 from planner.architecture.families.family import Family
 from planner.architecture.families.feedforward import dense, dense_or_experts, experts
 from planner.architecture.fields import Fields
-from planner.architecture.model import Attention, DenseFfn, Ffn, Layer, Mixer, Model, MoeFfn
+from planner.architecture.model import Attention, DenseFfn, Ffn, Layer, Mixer, Model
 from planner.errors import InputError
 
 
@@ -28,7 +33,8 @@ def llama4_attention(fields: Fields, family: Family, index: int) -> Attention:
 
 
 def llama4_ffn(fields: Fields, family: Family, index: int) -> Ffn:
-    """Build the block of Llama 4: experts each n-th layer, always with one shared expert of the same width."""
+    """Build the block of Llama 4: experts each n-th layer, always with one shared expert of the same
+    width."""
     listed = fields.items("moe_layers")
     step = fields.count("interleave_moe_layer_step", 1)
     if index in listed if listed else (index + 1) % step == 0:
@@ -53,10 +59,13 @@ def mllama_finish(fields: Fields, model: Model) -> Model:
 
 
 def nemotron_nas_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
-    """Read the layers that a search pruned (Nemotron-NAS): KV heads and width per layer, halves may be absent."""
+    """Read the layers that a search pruned (Nemotron-NAS): KV heads and width per layer, halves may be
+    absent."""
     blocks = fields.items("block_configs", fields.count("layers"))
     if blocks is None:
-        raise InputError(f"{fields.where}: the field block_configs is missing", hint="give the complete config.json")
+        raise InputError(
+            f"{fields.where}: the field block_configs is missing", hint="give the complete config.json"
+        )
     return tuple(_nas_layer(fields, family, block, index) for index, block in enumerate(blocks))
 
 
@@ -80,13 +89,15 @@ def _nas_layer(fields: Fields, family: Family, block: object, index: int) -> Lay
 
 
 def step3_attention(fields: Fields, family: Family, index: int) -> Attention:
-    """Build multi-matrix factorised attention (arXiv 2507.19427): queries through a shared low rank, one KV head."""
+    """Build multi-matrix factorised attention (arXiv 2507.19427): queries through a shared low rank, one KV
+    head."""
     rank = fields.count("share_q_dim")
     return replace(grouped_attention(fields, family, index), query_rank=rank, small_parameters=rank)
 
 
 def step3_ffn(fields: Fields, family: Family, index: int) -> Ffn:
-    """Build the block of Step-3: experts in the layers that a comma-separated string lists, else all but the first."""
+    """Build the block of Step-3: experts in the layers that a comma-separated string lists, else all but the
+    first."""
     listed = fields.text("moe_layers_enum")
     chosen = {int(part) for part in listed.split(",") if part.strip().isdigit()} if listed else None
     at = index in chosen if chosen is not None else index >= fields.count("moe_layer_offset", 0, minimum=0)
@@ -159,16 +170,20 @@ def qk_norm_if_used(fields: Fields, family: Family) -> Family:
 
 
 def litgpt_conventions(fields: Fields, family: Family) -> Family:
-    """Read LitGPT's name of the block: GPT-NeoX blocks have two matrices and LayerNorms, the others are gated."""
+    """Read LitGPT's name of the block: GPT-NeoX blocks have two matrices and LayerNorms, the others are
+    gated."""
     if "neox" not in fields.text("litgpt_mlp", "LLaMAMLP").lower():
         return family
     return replace(family, gated=False, norm_size=2)
 
 
 def multi_query_attention(fields: Fields, family: Family, index: int) -> Attention:
-    """Build attention that has one KV head when ``multi_query`` is set, and all heads otherwise (StarCoder)."""
+    """Build attention that has one KV head when ``multi_query`` is set, and all heads otherwise
+    (StarCoder)."""
     heads = fields.count("heads")
-    return grouped(fields, family, heads, 1 if fields.flag("multi_query", True) else heads, head_dim(fields), None)
+    return grouped(
+        fields, family, heads, 1 if fields.flag("multi_query", True) else heads, head_dim(fields), None
+    )
 
 
 def chatglm_attention(fields: Fields, family: Family, index: int) -> Attention:
@@ -203,30 +218,3 @@ def arctic_ffn(fields: Fields, family: Family, index: int) -> Ffn:
     at = (index + 1) % fields.count("moe_layer_frequency", 2) == 0
     residual = fields.count("hidden") if fields.flag("parallel_attn_mlp_res") else 0
     return replace(experts(fields, family), shared_width=residual) if at else dense(fields, family, index)
-
-
-def gemma4_attention(fields: Fields, family: Family, index: int) -> Attention:
-    """Build attention of Gemma 4: global layers have wider heads, fewer KV heads, and may use keys as values."""
-    window = window_of(fields, family, index)
-    heads, kv_heads, width = fields.count("heads"), fields.count("kv_heads"), head_dim(fields)
-    if window is not None:
-        return _kv_shared(fields, grouped(fields, family, heads, kv_heads, width, window), index)
-    width = fields.optional("global_head_dim") or width
-    same = fields.flag("attention_k_eq_v")
-    kv_heads = (fields.optional("num_global_key_value_heads") if same else None) or kv_heads
-    attention = replace(grouped(fields, family, heads, kv_heads, width, None), values_are_keys=same)
-    return _kv_shared(fields, attention, index)
-
-
-def _kv_shared(fields: Fields, attention: Attention, index: int) -> Attention:
-    shared = fields.optional("num_kv_shared_layers") or 0
-    return replace(attention, reuses_cache=index >= fields.count("layers") - shared)
-
-
-def gemma4_ffn(fields: Fields, family: Family, index: int) -> Ffn:
-    """Build the block of Gemma 4: a dense block, beside experts where ``enable_moe_block`` is set."""
-    block = dense(fields, family, index)
-    if not fields.flag("enable_moe_block"):
-        return block
-    routed: MoeFfn = experts(fields, family)
-    return replace(routed, shared_width=block.width)
