@@ -1,6 +1,7 @@
-"""Attention kernels: prefill of a chunk, decode, multi-head latent attention, sparse selection.
+"""Attention kernels: prefill of a chunk, decode, multi-head latent attention (MLA), sparse selection.
 
-Forms: COST_MODEL.md points 2 to 4. All sizes are per accelerator (local heads) and broadcast.
+Forms: COST_MODEL.md points 2 to 4; MLA: DeepSeek-V2 paper, section 2.1; sparse selection:
+DeepSeek-V3.2-Exp report, section 2. All sizes are per accelerator (local heads) and broadcast.
 """
 
 from __future__ import annotations
@@ -10,7 +11,15 @@ from numpy.typing import ArrayLike
 
 from planner.catalog.hardware import Accelerator
 from planner.cost.efficiency import DecodeConstants, Efficiency, PrefillConstants
-from planner.cost.roofline import MATH_BYTES, Array, array, effective_math, peak_flops, smooth_maximum
+from planner.cost.roofline import (
+    Array,
+    array,
+    effective_math,
+    memory_seconds,
+    peak_flops,
+    smooth_maximum,
+    work_units,
+)
 from planner.units import Seconds
 
 
@@ -24,35 +33,28 @@ def attended_pairs(query: ArrayLike, prefix: ArrayLike, window: ArrayLike | None
     return rising * (p + 0.5 * (rising + 1.0)) + (q - rising) * w
 
 
-def _prefill(
-    pairs: Array,
-    query: Array,
-    span: Array,
-    blocks: Array,
-    flops: float | Array,
-    memory: Array,
-    constants: PrefillConstants,
-    rate: float,
-    units: float,
-    launch: Seconds | None,
-) -> Array:
-    """launch + smooth_maximum(work/units + tail*longest block, memory) with work in padded tiles.
+def _pair_seconds(math: str, width: float, constants: PrefillConstants, accelerator: Accelerator) -> float:
+    """Seconds of one (query, key) pair of one head on the chip: 2*width/(ec*P) + 1/(exponentials*units).
 
-    ``pairs`` of one sequence and head, ``span`` keys that the last query sees, ``blocks`` sequences * heads,
-    ``flops`` per pair, ``rate`` effective FLOP/s of the accelerator.
+    ``width`` = d_qk + d_v. The exponential units do not speed up with narrow math, which is why 8-bit
+    attention gains little (measured/ops/attention_prefill.csv; FlashAttention-3, section 3).
+    """
+    matrix = 2.0 * width / (constants.compute * peak_flops(math, accelerator))
+    return matrix + 1.0 / (constants.exponential * work_units(accelerator))
+
+
+def _padded_pairs(
+    pairs: Array, query: Array, span: Array, blocks: Array, constants: PrefillConstants, units: float
+) -> Array:
+    """Pairs, padded to tiles, that the chip works through: work + tail*longest block on every unit.
+
+    ``pairs`` of one sequence and head, ``span`` keys that the last query sees, ``blocks`` sequences * heads.
     """
     tile = constants.tile
     padded = np.ceil(query / tile) * tile
-    work = (pairs + 0.5 * tile * padded + (padded - query) * (span * 0.5)) * blocks
-    longest = (span + tile) * (tile * units * constants.tail)
-    compute = (work + longest) * (flops / rate)
-    total = smooth_maximum(compute, memory, constants.overlap)
-    total += constants.launch if launch is None else launch
-    return np.where((query > 0) & (blocks > 0), total, 0.0)
-
-
-def _softmax(math: str, constants: PrefillConstants) -> float:
-    return constants.softmax if MATH_BYTES[math] >= 2.0 else constants.softmax_fp8
+    work = (pairs + padded * (0.5 * tile + constants.depth)) * blocks
+    work += (span + tile) * (tile * units * constants.tail)
+    return work
 
 
 def attention_prefill_seconds(
@@ -74,44 +76,43 @@ def attention_prefill_seconds(
 ) -> Array:
     """Seconds of causal attention: ``sequences`` chunks of ``query`` tokens after ``prefix`` cached ones.
 
-    FLOPs = 2*(d_qk + d_v + d0) per head and pair, d0 the softmax (COST_MODEL.md point 2); HBM traffic of
-    queries, outputs and keys; the longest block is not hidden by others.
+    t = launch + smooth_maximum(padded pairs * _pair_seconds, bytes of queries, outputs, keys and values).
+    Rotary embedding and the KV write are elementwise kernels, not counted here.
     """
     q, p, s = array(query), array(prefix), array(sequences)
     h, kv = array(heads), array(kv_heads)
     constants = efficiency.prefill
     effective = effective_math(math, accelerator)
-    span = p + q if window is None else np.minimum(p + q, array(window) + q * 0.0)
+    units = work_units(accelerator)
+    span = p + q if window is None else np.minimum(p + q, array(window) + q)
     width = head_dim + value_dim
-    traffic = s * (q * h * (width * 2.0) + (span + q) * kv * (width * kv_bytes))
-    return _prefill(
-        attended_pairs(q, p, window),
-        q,
-        span,
-        s * h,
-        2.0 * (width + _softmax(effective, constants)),
-        traffic / (constants.memory * accelerator.memory_bandwidth),
-        constants,
-        constants.compute * peak_flops(effective, accelerator),
-        accelerator.compute_units,
-        launch,
-    )
+    pairs = attended_pairs(q, p, window)
+    work = _padded_pairs(pairs, q, np.minimum(span, p + q), s * h, constants, units)
+    compute = work * _pair_seconds(effective, width, constants, accelerator)
+    traffic = s * width * (q * h * 2.0 + span * kv * kv_bytes)
+    cached = efficiency.cache.sequence if cache_hot else 0.0
+    memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
+    total = smooth_maximum(compute, memory, constants.overlap)
+    total += constants.launch if launch is None else launch
+    return np.where((q > 0) & (s * h > 0), total, 0.0)
 
 
 def _decode(
     traffic: Array,
     chunk_bytes: float,
-    flops: Array,
-    constants: DecodeConstants,
+    compute: Array,
     kv_bytes: float,
+    constants: DecodeConstants,
     accelerator: Accelerator,
+    efficiency: Efficiency,
     launch: Seconds | None,
+    cache_hot: bool,
 ) -> Array:
-    """launch + smooth_maximum(KV time, FLOP time); a KV pass lasts at least one chunk on one unit."""
+    """launch + smooth_maximum(memory, compute); the pass over the KV lasts at least one chunk on one unit."""
     share = constants.memory if kv_bytes >= 2.0 else constants.memory_fp8
-    bandwidth = share * accelerator.memory_bandwidth
-    memory = np.maximum(traffic, chunk_bytes * accelerator.compute_units) / bandwidth
-    compute = flops / (constants.compute * peak_flops("bf16", accelerator))
+    cached = efficiency.cache.sequence if cache_hot else 0.0
+    memory = memory_seconds(traffic, share, constants.fill, accelerator, efficiency, cached)
+    memory = np.maximum(memory, chunk_bytes / efficiency.cache.unit_bandwidth)
     total = smooth_maximum(memory, compute, constants.overlap)
     total += constants.launch if launch is None else launch
     return np.where(traffic > 0, total, 0.0)
@@ -129,13 +130,15 @@ def attention_decode_seconds(
     accelerator: Accelerator,
     efficiency: Efficiency,
     window: ArrayLike | None = None,
+    widest_group: float | None = None,
     launch: Seconds | None = None,
     cache_hot: bool = False,
 ) -> Array:
     """Seconds of attention of one query per sequence over ``context`` cached tokens (COST_MODEL.md point 3).
 
-    KV bytes/(em*BW*util) with util = min(1, sequences*kv_heads*context/chunk/units), against the FLOPs of
-    query groups padded to the matrix unit.
+    KV bytes/(em*BW), at least one chunk on one unit, against the FLOPs of query groups padded to the matrix
+    unit. ``widest_group``: queries per KV head that the tensor-core kernel serves (TensorRT-LLM: 32); wider
+    groups fall back to scalar units. None = no limit (FlashAttention, FlashInfer).
     """
     s, c, h, kv = array(sequences), array(context), array(heads), array(kv_heads)
     if window is not None:
@@ -143,16 +146,15 @@ def attention_decode_seconds(
     constants = efficiency.decode
     width = head_dim + value_dim
     keys = s * kv * c
-    group = np.ceil(h / (kv * constants.group)) * constants.group
-    return _decode(
-        keys * (width * kv_bytes) + s * h * (width * 2.0),
-        constants.chunk * width * kv_bytes,
-        keys * group * (2.0 * width),
-        constants,
-        kv_bytes,
-        accelerator,
-        launch,
-    )
+    share = h / kv
+    group = np.ceil(share / constants.group) * constants.group
+    compute = keys * group * (2.0 * width / (constants.compute * peak_flops("bf16", accelerator)))
+    if widest_group is not None:
+        scalar = keys * share * (2.0 * width / (constants.wide * work_units(accelerator)))
+        compute = np.where(share > widest_group, np.maximum(compute, scalar), compute)
+    traffic = keys * (width * kv_bytes) + (s * h * (width * 2.0)) * (c > 0)
+    chunk = constants.chunk * width * kv_bytes
+    return _decode(traffic, chunk, compute, kv_bytes, constants, accelerator, efficiency, launch, cache_hot)
 
 
 def latent_prefill_seconds(
@@ -175,36 +177,28 @@ def latent_prefill_seconds(
 ) -> Array:
     """Seconds of MLA prefill: attention with head dims (nope + rope) / value, keys expanded per head.
 
-    With ``top_k`` (sparse selection) each query attends min(context, top_k) keys in the absorbed form, whose
-    2*kv_rank + rope_dim MACs per head and pair read gathered latent vectors (COST_MODEL.md point 4).
+    With ``top_k`` each query attends min(context, top_k) keys in the absorbed form, whose 2*kv_rank + rope
+    MACs per head and pair read gathered latent vectors. The projections are matrix products, counted apart.
     """
     q, p, s, h = array(query), array(prefix), array(sequences), array(heads)
     constants = efficiency.latent_prefill
     effective = effective_math(math, accelerator)
-    softmax = _softmax(effective, constants)
-    bandwidth = constants.memory * accelerator.memory_bandwidth
-    rate = constants.compute * peak_flops(effective, accelerator)
     pairs = attended_pairs(q, p, top_k)
-    if top_k is not None:
-        flops = 2.0 * (2.0 * kv_rank + rope_dim + softmax)
-        gathered = pairs * ((kv_rank + rope_dim) * kv_bytes) + q * h * ((2.0 * kv_rank + rope_dim) * 2.0)
-        total = smooth_maximum(pairs * s * h * (flops / rate), s * gathered / bandwidth, constants.overlap)
-        total += constants.launch if launch is None else launch
-        return np.where((q > 0) & (s * h > 0), total, 0.0)
-    width = nope_dim + rope_dim + value_dim
-    traffic = s * h * ((2.0 * q + p) * (width * 2.0)) + s * (p + q) * ((kv_rank + rope_dim) * kv_bytes)
-    return _prefill(
-        pairs,
-        q,
-        p + q,
-        s * h,
-        2.0 * (width + softmax),
-        traffic / bandwidth,
-        constants,
-        rate,
-        accelerator.compute_units,
-        launch,
-    )
+    latent = (kv_rank + rope_dim) * kv_bytes
+    if top_k is None:
+        width = nope_dim + rope_dim + value_dim
+        work = _padded_pairs(pairs, q, p + q, s * h, constants, work_units(accelerator))
+        traffic = s * (h * (2.0 * q + p) * (width * 2.0) + (p + q) * latent)
+    else:
+        width = 2.0 * kv_rank + rope_dim
+        work = pairs * (s * h)
+        traffic = s * (pairs * latent + q * h * (width * 2.0))
+    compute = work * _pair_seconds(effective, width, constants, accelerator)
+    cached = efficiency.cache.sequence if cache_hot else 0.0
+    memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
+    total = smooth_maximum(compute, memory, constants.overlap)
+    total += constants.launch if launch is None else launch
+    return np.where((q > 0) & (s * h > 0), total, 0.0)
 
 
 def latent_decode_seconds(
@@ -224,23 +218,20 @@ def latent_decode_seconds(
     """Seconds of absorbed MLA decode: kv_rank + rope bytes per cached token are shared by all local heads.
 
     2*kv_rank + rope MACs per head and key (1,088 for DeepSeek-V3), heads padded to the matrix unit.
+    With ``top_k`` (sparse selection) a query reads min(context, top_k) keys.
     """
     s, c, h = array(sequences), array(context), array(heads)
     if top_k is not None:
         c = np.minimum(c, array(top_k))
     constants = efficiency.latent_decode
     stored = (kv_rank + rope_dim) * kv_bytes
-    padded = np.ceil(h / constants.group) * constants.group
     macs = 2.0 * kv_rank + rope_dim
-    return _decode(
-        s * c * stored + s * h * (macs * 2.0),
-        constants.chunk * stored,
-        s * c * padded * (2.0 * macs),
-        constants,
-        kv_bytes,
-        accelerator,
-        launch,
-    )
+    padded = np.ceil(h / constants.group) * constants.group
+    rate = constants.compute * peak_flops("bf16", accelerator)
+    compute = s * c * padded * (2.0 * macs / rate)
+    traffic = s * c * stored + (s * h * (macs * 2.0)) * (c > 0)
+    chunk = constants.chunk * stored
+    return _decode(traffic, chunk, compute, kv_bytes, constants, accelerator, efficiency, launch, cache_hot)
 
 
 def indexer_seconds(
@@ -255,19 +246,19 @@ def indexer_seconds(
     key_bytes: float = 1.0,
     math: str = "fp8",
     launch: Seconds | None = None,
-    cache_hot: bool = False,
 ) -> Array:
     """Seconds of a sparse-attention indexer: every query scores every earlier token with small shared keys.
 
     2*heads*head_dim FLOPs per pair, the keys once per sequence, and the float32 score row written and read
-    back for the top-k selection (DeepSeek-V3.2-Exp report, section 2: the lightning indexer).
+    back for the top-k selection: two kernels (DeepSeek-V3.2-Exp report, section 2, lightning indexer).
     """
     q, p, s = array(query), array(prefix), array(sequences)
     constants = efficiency.prefill
+    elementwise = efficiency.elementwise
     pairs = attended_pairs(q, p) * s
     rate = constants.compute * peak_flops(effective_math(math, accelerator), accelerator)
-    bandwidth = efficiency.elementwise.memory * accelerator.memory_bandwidth
     traffic = s * ((p + q) * (head_dim * key_bytes) + q * (heads * head_dim * 2.0)) + pairs * 8.0
-    total = smooth_maximum(pairs * (2.0 * heads * head_dim / rate), traffic / bandwidth, constants.overlap)
-    total += 2.0 * (efficiency.elementwise.launch if launch is None else launch)
+    memory = memory_seconds(traffic, elementwise.memory, 0.0, accelerator, efficiency)
+    total = smooth_maximum(pairs * (2.0 * heads * head_dim / rate), memory, constants.overlap)
+    total += 2.0 * (elementwise.launch if launch is None else launch)
     return np.where((q > 0) & (s > 0), total, 0.0)

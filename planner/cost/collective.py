@@ -21,6 +21,7 @@ class Topology:
     """The links a group of accelerators talks over; bandwidths in bytes/s per GPU and direction.
 
     ``pair_bandwidth`` is that of one pair of GPUs: below ``bandwidth`` on a full mesh of links.
+    ``shared_host``: the domain is a PCIe host, whose root complex all ranks share.
     """
 
     bandwidth: BytesPerSecond
@@ -30,6 +31,7 @@ class Topology:
     network_bandwidth: BytesPerSecond
     network_latency: Seconds
     pair_bandwidth: BytesPerSecond
+    shared_host: bool = False
 
     @classmethod
     def of(cls, accelerator: Accelerator) -> Topology:
@@ -44,6 +46,7 @@ class Topology:
             network_bandwidth=accelerator.network_bandwidth or _PCIE / 2,
             network_latency=_NETWORK_LATENCY,
             pair_bandwidth=link.pair_bandwidth if linked else _PCIE,
+            shared_host=not linked or link.kind.lower().startswith("pcie"),
         )
 
 
@@ -53,8 +56,13 @@ def _inside(ranks: Array, topology: Topology) -> tuple[Array, Array]:
     return local, np.ceil(ranks / float(topology.domain_size))
 
 
-def _link(local: Array, topology: Topology) -> Array:
-    """Bytes/s per GPU that ``local`` ranks can use: on a mesh only links to ranks of the group count."""
+def _link(local: Array, topology: Topology, constants: CollectiveConstants) -> Array:
+    """Bytes/s per GPU that ``local`` ranks can use.
+
+    On a mesh only links to ranks of the group count; behind a PCIe host the ranks share its root complex.
+    """
+    if topology.shared_host:
+        return topology.bandwidth * (2.0 / np.maximum(local, 2.0)) ** constants.host_sharing
     return np.minimum(topology.bandwidth, np.maximum(local - 1.0, 1.0) * topology.pair_bandwidth)
 
 
@@ -66,14 +74,27 @@ def _network(wire: Array, domains: Array, topology: Topology, constants: Collect
     return np.where(domains > 1, crossing, 0.0)
 
 
-def _ring(wire: Array, local: Array, link: Array, constants: CollectiveConstants) -> Array:
-    """step*log2(n) + W/B + fill*sqrt(W/B): the start is added by the caller."""
+def _stream(wire: Array, link: Array, constants: CollectiveConstants) -> Array:
+    """W/B + fill*sqrt(W/B) with B = share*link: bytes in flight and the fill of their pipeline."""
     seconds = wire / (constants.bandwidth * link)
-    return constants.step * np.log2(np.maximum(local, 1.0)) + seconds + constants.fill * np.sqrt(seconds)
+    return seconds + constants.fill * np.sqrt(seconds)
 
 
-def _finish(total: Array, ranks: Array, size: Array, start: Seconds) -> Array:
-    return np.where((ranks > 1) & (size > 0), total + start, 0.0)
+def _steps(local: Array, constants: CollectiveConstants) -> Array:
+    """Ring steps n - 1, or those of a tree where it needs fewer."""
+    return np.minimum(local - 1.0, constants.tree * np.log2(np.maximum(local, 1.0)))
+
+
+def _finish(total: Array, ranks: Array, size: Array) -> Array:
+    return np.where((ranks > 1) & (size > 0), total, 0.0)
+
+
+def _custom(size: Array, local: Array, link: Array, constants: CollectiveConstants, launch: Seconds | None) -> Array:
+    """The engines' one-kernel all-reduce: every rank reads all others, or reduces its part and gathers."""
+    direct = size * (local - 1.0) / (constants.custom_direct * link)
+    two_phase = 2.0 * size * (local - 1.0) / local / (constants.custom_two_phase * link)
+    start = constants.custom_start if launch is None else launch
+    return start + constants.custom_hop * (local - 1.0) + np.minimum(direct, two_phase)
 
 
 def all_reduce_seconds(
@@ -87,37 +108,22 @@ def all_reduce_seconds(
 ) -> Array:
     """Seconds to sum ``message_bytes`` over ``ranks``; exactly 0 for one rank.
 
-    Library: wire bytes 2*S*(n-1)/n, fewer where the switch reduces. ``custom_kernel`` allows the engines'
-    one-kernel all-reduce inside a domain (each rank reads all others, or two phases). Across domains:
-    reduce-scatter inside, all-reduce of 1/n of the message between NICs, all-gather inside.
+    Library: 2*(n-1) hops and wire bytes 2*S*(n-1)/n + own*S/n, fewer where the switch reduces.
+    ``custom_kernel`` also allows the engines' own kernel inside a domain. Across domains: reduce-scatter
+    inside, all-reduce of 1/n of the message between NICs, all-gather inside.
     """
     size, n = array(message_bytes), array(ranks)
     constants = efficiency.collective
     local, domains = _inside(n, topology)
-    link = _link(local, topology)
-    gain = constants.in_network if topology.in_network_reduction else 1.0
-    wire = 2.0 * size * (local - 1.0) / local
-    library = _ring(wire / gain, local, link, constants) + constants.start
-    if launch is not None:
-        library = library - constants.start + launch
+    link = _link(local, topology, constants)
+    gain = np.where(local > 2, constants.in_network, 1.0) if topology.in_network_reduction else 1.0
+    wire = size * (2.0 * (local - 1.0) + constants.own) / (local * gain)
+    total = _stream(wire, link, constants) + constants.hop * 2.0 * _steps(local, constants)
+    total = total + (constants.start if launch is None else launch)
     if custom_kernel:
-        start = constants.custom_start if launch is None else launch
-        rate = constants.custom_bandwidth * link
-        custom = start + constants.custom_step * np.log2(np.maximum(local, 1.0))
-        custom = custom + np.minimum(size * (local - 1.0), wire * 1.5) / rate
-        library = np.minimum(library, custom)
+        total = np.minimum(total, _custom(size, local, link, constants, launch))
     across = _network(2.0 * size / local * (domains - 1.0) / domains, domains, topology, constants)
-    return _finish(library + across, n, size, 0.0)
-
-
-def _gather(
-    size: Array, n: Array, topology: Topology, efficiency: Efficiency, launch: Seconds | None
-) -> Array:
-    constants = efficiency.collective
-    local, domains = _inside(n, topology)
-    inside = _ring(size * (local - 1.0) / local, local, _link(local, topology), constants)
-    across = _network(size / local * (domains - 1.0) / domains, domains, topology, constants)
-    return _finish(inside + across, n, size, constants.start if launch is None else launch)
+    return _finish(total + across, n, size)
 
 
 def all_gather_seconds(
@@ -129,7 +135,14 @@ def all_gather_seconds(
     launch: Seconds | None = None,
 ) -> Array:
     """Seconds to gather a buffer of ``message_bytes`` in total on every rank: wire bytes S*(n-1)/n."""
-    return _gather(array(message_bytes), array(ranks), topology, efficiency, launch)
+    size, n = array(message_bytes), array(ranks)
+    constants = efficiency.collective
+    local, domains = _inside(n, topology)
+    wire = size * (local - 1.0 + constants.own) / local
+    total = _stream(wire, _link(local, topology, constants), constants)
+    total = total + constants.hop * _steps(local, constants)
+    across = _network(size / local * (domains - 1.0) / domains, domains, topology, constants)
+    return _finish(total + across + (constants.start if launch is None else launch), n, size)
 
 
 def reduce_scatter_seconds(
@@ -140,8 +153,8 @@ def reduce_scatter_seconds(
     efficiency: Efficiency,
     launch: Seconds | None = None,
 ) -> Array:
-    """Seconds to sum a buffer of ``message_bytes`` and leave 1/n on each rank: wire bytes S*(n-1)/n."""
-    return _gather(array(message_bytes), array(ranks), topology, efficiency, launch)
+    """Seconds to sum a buffer of ``message_bytes`` and leave 1/n on each rank: an all-gather backwards."""
+    return all_gather_seconds(message_bytes, ranks, topology=topology, efficiency=efficiency, launch=launch)
 
 
 def all_to_all_seconds(
@@ -154,14 +167,17 @@ def all_to_all_seconds(
 ) -> Array:
     """Seconds for each rank to send ``bytes_per_rank`` spread over all ranks.
 
-    The slower of NVLink traffic S*(d-1)/n and NIC traffic S*(n-d)/n, d ranks per domain.
+    One hop, then the slower of traffic inside the domain S*(d-1)/n and through the NIC S*(n-d)/n, d ranks
+    per domain.
     """
     size, n = array(bytes_per_rank), array(ranks)
     constants = efficiency.collective
     local, domains = _inside(n, topology)
-    inside = _ring(size * (local - 1.0) / n, local, _link(local, topology), constants)
+    wire = size * (local - 1.0 + constants.own) / n
+    inside = _stream(wire, _link(local, topology, constants), constants)
     across = _network(size * (n - local) / n, domains, topology, constants)
-    return _finish(np.maximum(inside, across), n, size, constants.start if launch is None else launch)
+    total = np.maximum(inside, across) + constants.hop
+    return _finish(total + (constants.start if launch is None else launch), n, size)
 
 
 def point_to_point_seconds(
@@ -179,5 +195,5 @@ def point_to_point_seconds(
     if across:
         total = _network(size, two, topology, constants)
     else:
-        total = _ring(size, two, np.full_like(size, topology.pair_bandwidth), constants)
-    return _finish(total, two, size, constants.start if launch is None else launch)
+        total = constants.hop + _stream(size, np.full_like(size, topology.pair_bandwidth), constants)
+    return _finish(total + (constants.start if launch is None else launch), two, size)

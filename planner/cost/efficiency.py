@@ -23,25 +23,31 @@ class GemmConstants:
 
     Attributes
     ----------
-    compute : share of peak FLOP/s inside a large tile, in (0, 1].
+    compute : share of peak FLOP/s inside a large tile at 1.4 TFLOP/s (16-bit) per watt, in (0, 1].
+    power : exponent; compute falls with (peak FLOP/s per watt)**-power, because clocks are power-limited.
     memory : share of peak memory bandwidth, in (0, 1].
     grain : elements; a tile of harmonic size a = tm*tn/(tm+tn) reaches a/(a+grain) of ``compute``.
     depth : elements of k that prologue and epilogue of a tile cost.
     wave : share of a partial last wave that is lost, in [0, 1].
     overlap : extra time where compute and memory take equally long, as a share; 0 = perfect overlap.
+    fill : seconds**0.5; filling the memory pipeline costs fill*sqrt(memory seconds).
     launch : seconds of one launch in a stand-alone loop.
-    quantise : launch of the activation quantisation kernel as a share of ``launch``; 0 for 16-bit math.
+    quantise : seconds of launching the activation quantisation kernel; 0 for 16-bit math.
+    quantise_memory : share of memory bandwidth that the quantisation kernel reaches.
     dequantise : slowdown of compute when narrow weights are widened in registers, at least 1.
     """
 
     compute: float
+    power: float
     memory: float
     grain: float
     depth: float
     wave: float
     overlap: float
+    fill: float
     launch: Seconds
-    quantise: float = 0.0
+    quantise: Seconds = 0.0
+    quantise_memory: float = 0.5
     dequantise: float = 1.0
 
 
@@ -52,21 +58,21 @@ class PrefillConstants:
     Attributes
     ----------
     compute : share of peak FLOP/s of the matrix products, in (0, 1].
-    softmax : 16-bit FLOP-equivalents of softmax per (query, key) pair, counted like head elements.
-    softmax_fp8 : the same under 8-bit math, where exp does not speed up.
-    tile : queries (and keys) of one tile.
+    exponential : softmax exponentials per second and compute unit (16 per clock on recent GPUs).
+    tile : queries of one tile; queries are padded to it.
+    depth : keys that prologue and epilogue of a tile cost, on top of half a tile on the diagonal.
     tail : share of the longest block that no other block hides.
-    memory : share of peak memory bandwidth.
-    overlap, launch : as for a dense product.
+    memory, overlap, fill, launch : as for a dense product.
     """
 
     compute: float
-    softmax: float
-    softmax_fp8: float
+    exponential: float
     tile: float
+    depth: float
     tail: float
     memory: float
     overlap: float
+    fill: float
     launch: Seconds
 
 
@@ -78,10 +84,11 @@ class DecodeConstants:
     ----------
     memory : share of peak memory bandwidth, 16-bit KV.
     memory_fp8 : the same for 8-bit KV.
-    chunk : keys that one thread block reads at least; fewer blocks than compute units leave bandwidth idle.
+    chunk : keys that one thread block reads at least, at the bandwidth of one compute unit.
     compute : share of 16-bit peak on padded query groups.
     group : queries to which a group that shares one KV head is padded.
-    overlap, launch : as for a dense product.
+    wide : FLOP/s per compute unit on groups wider than an engine's tensor-core kernel serves.
+    overlap, fill, launch : as for a dense product.
     """
 
     memory: float
@@ -89,7 +96,9 @@ class DecodeConstants:
     chunk: float
     compute: float
     group: float
+    wide: float
     overlap: float
+    fill: float
     launch: Seconds
 
 
@@ -99,13 +108,15 @@ class MoeConstants:
 
     Attributes
     ----------
-    compute : share of peak FLOP/s on padded rows.
+    compute : share of peak FLOP/s on padded rows of wide experts.
     memory : share of peak memory bandwidth while reading expert weights.
     padding : rows added per active expert by tile padding.
-    grain : elements; efficiency of a tile as for a dense product.
-    passes : times that the routed activations cross memory for permute, activation and un-permute.
-    overlap : as for a dense product.
+    grain : elements; an expert of width w per rank costs (1 + grain/w) of its FLOPs.
+    passes : times that the routed rows cross memory for permute and activation.
+    spread : times that all tokens of the group cross memory, whether routed here or not.
+    overlap, fill : as for a dense product.
     launch : seconds of all launches of the block in a stand-alone loop.
+    dequantise : slowdown of compute when narrow weights are widened in registers, at least 1.
     """
 
     compute: float
@@ -113,36 +124,46 @@ class MoeConstants:
     padding: float
     grain: float
     passes: float
+    spread: float
     overlap: float
+    fill: float
     launch: Seconds
+    dequantise: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class CollectiveConstants:
-    """Collectives over a library and over the engines' small all-reduce kernel (COST_MODEL.md point 6).
+    """Collectives of a library and the engines' own small all-reduce kernel (COST_MODEL.md point 6).
 
     Attributes
     ----------
-    start : seconds of a collective before the first byte (a0), stand-alone.
-    step : seconds per doubling of the ranks (a1).
-    bandwidth : share of the link that the wire bytes reach, in (0, 1].
-    in_network : gain of in-switch reduction on large all-reduces, at least 1.
+    start : seconds of a collective before the first byte, stand-alone.
+    hop : seconds per ring step (n - 1 steps of a gather, twice that of an all-reduce).
+    tree : steps per doubling of the ranks once a tree needs fewer than the ring.
+    bandwidth : share of the link that wire bytes reach, in (0, 1].
+    own : share of a rank's own part (S/n) that is copied at link speed.
+    in_network : gain of in-switch reduction on all-reduces of more than two ranks, at least 1.
     fill : seconds**0.5; pipeline fill costs fill*sqrt(wire seconds).
-    custom_start : seconds of the custom all-reduce kernel, stand-alone.
-    custom_step : seconds per doubling of the ranks.
-    custom_bandwidth : share of the link that the custom kernel reaches.
-    network_start : seconds per hop between nodes.
+    custom_start, custom_hop : seconds of the engines' kernel and of each further rank.
+    custom_direct : share of the link when every rank reads all others at once (small messages).
+    custom_two_phase : share of the link when the kernel reduces, then gathers.
+    host_sharing : exponent; n ranks behind one PCIe host reach (2/n)**host_sharing of the link each.
+    network_start : seconds per hop between domains, besides the fabric's own latency.
     network_bandwidth : share of the NIC that wire bytes reach.
     """
 
     start: Seconds
-    step: Seconds
+    hop: Seconds
+    tree: float
     bandwidth: float
+    own: float
     in_network: float
     fill: float
     custom_start: Seconds
-    custom_step: Seconds
-    custom_bandwidth: float
+    custom_hop: Seconds
+    custom_direct: float
+    custom_two_phase: float
+    host_sharing: float
     network_start: Seconds
     network_bandwidth: float
 
@@ -165,15 +186,19 @@ class ElementwiseConstants:
 
 @dataclass(frozen=True, slots=True)
 class CacheConstants:
-    """Last-level cache, for operands that a stand-alone benchmark loop leaves there; serving runs cold.
+    """Last-level cache and the reach of one compute unit.
+
+    The shares matter only for operands that a benchmark loop leaves in the cache; serving runs cold.
 
     Attributes
     ----------
-    share : share of the cache that a working set can fill before it is evicted.
-    unit_bandwidth : bytes/s that one compute unit reads from the cache.
+    weights : share of the cache that operands of a looped matrix product still find (loops rotate buffers).
+    sequence : the same for looped attention.
+    unit_bandwidth : bytes/s that one compute unit reads.
     """
 
-    share: float
+    weights: float
+    sequence: float
     unit_bandwidth: float
 
 

@@ -15,12 +15,13 @@ from planner.cost.roofline import (
     element_bytes,
     memory_seconds,
     peak_flops,
+    power_factor,
     smooth_maximum,
+    work_units,
 )
 from planner.units import Seconds
 
-_TILES = ((16.0, 128.0), (64.0, 128.0), (128.0, 128.0), (128.0, 256.0))
-_SPLITS = (1.0, 4.0)
+_TILES = ((64.0, 32.0), (64.0, 128.0), (128.0, 128.0), (128.0, 256.0))
 
 
 def gemm_constants(math: str, accelerator: Accelerator, efficiency: Efficiency) -> GemmConstants:
@@ -34,27 +35,26 @@ def gemm_constants(math: str, accelerator: Accelerator, efficiency: Efficiency) 
 
 
 def tile_seconds(m: Array, n: Array, k: Array, constants: GemmConstants, peak: float, units: float) -> Array:
-    """Compute time of the best tile: max(w, 1) * 2*tm*tn*(k/s + depth) / (ec*u*P/units), minimum over tiles.
+    """Compute time of the best tile: max(w, 1) * 2*tm*tn*(k + depth) / (ec*u*P/units), minimum over tiles.
 
-    w = x + wave*(ceil(x) - x) are the waves of x = s*ceil(m/tm)*ceil(n/tn)/units blocks, s the split of k,
-    u = a/(a + grain) with a = tm*tn/(tm + tn). Every candidate is monotone in m, n, k, hence the minimum.
+    w = x + wave*(ceil(x) - x) are the waves of x = ceil(m/tm)*ceil(n/tn)/units blocks, u = a/(a + grain)
+    with a = tm*tn/(tm + tn). Every candidate is monotone in m, n, k, hence so is the minimum. Split-k
+    and further tiles did not lower the error left out (a menu of three to seven tiles scores alike).
     """
     best: Array | None = None
     for rows, columns in _TILES:
         harmonic = rows * columns / (rows + columns)
         rate = constants.compute * harmonic / (harmonic + constants.grain) * peak / units
-        blocks = np.ceil(m / rows) * np.ceil(n / columns) / units
-        for split in _SPLITS:
-            x = blocks * split if split != 1.0 else blocks
-            waves = np.ceil(x)
-            waves -= x
-            waves *= constants.wave
-            waves += x
-            waves = np.maximum(waves, 1.0)
-            waves = waves * ((k / split + constants.depth) * (2.0 * rows * columns / rate))
-            best = waves if best is None else np.minimum(best, waves)
+        x = np.ceil(m / rows) * np.ceil(n / columns) / units
+        waves = np.ceil(x)
+        waves -= x
+        waves *= constants.wave
+        waves += x
+        waves = np.maximum(waves, 1.0)
+        waves *= 2.0 * rows * columns / rate
+        best = waves if best is None else np.minimum(best, waves)
     assert best is not None
-    return best
+    return best * (k + constants.depth)
 
 
 def gemm_seconds(
@@ -89,15 +89,17 @@ def gemm_seconds(
     start = constants.launch if launch is None else launch
     stored = element_bytes(math) if weight_bytes is None else weight_bytes
     activation = MATH_BYTES[effective]
-    compute = tile_seconds(m, n, k, constants, peak_flops(effective, accelerator), accelerator.compute_units)
+    cached = efficiency.cache.weights if cache_hot else 0.0
+    peak = peak_flops(effective, accelerator) * power_factor(accelerator, constants.power)
+    compute = tile_seconds(m, n, k, constants, peak, work_units(accelerator))
     if stored < activation:
-        compute = compute * constants.dequantise
+        compute *= constants.dequantise
     traffic = m * (k * activation + n * 2.0) + n * (k * stored)
-    memory = memory_seconds(traffic, constants.memory, accelerator, efficiency, cache_hot)
+    memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
     total = smooth_maximum(compute, memory, constants.overlap)
     total += start
-    if quantise_activations and constants.quantise > 0.0 and activation < 2.0:
+    if quantise_activations and activation < 2.0:
         moved = m * k * (2.0 + activation)
-        total += start * constants.quantise
-        total += memory_seconds(moved, constants.memory, accelerator, efficiency, cache_hot)
+        total += constants.quantise if launch is None else launch
+        total += memory_seconds(moved, constants.quantise_memory, 0.0, accelerator, efficiency, cached)
     return np.where(m > 0, total, 0.0)

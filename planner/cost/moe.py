@@ -13,6 +13,7 @@ from planner.cost.roofline import (
     array,
     effective_math,
     element_bytes,
+    memory_seconds,
     peak_flops,
     smooth_maximum,
 )
@@ -52,9 +53,13 @@ def experts_seconds(
     efficiency: Efficiency,
     imbalance: ArrayLike = 1.0,
     skew: float = 1.0,
+    active: ArrayLike | None = None,
     launch: Seconds | None = None,
+    cache_hot: bool = False,
 ) -> Array:
     """Seconds of the fused expert block on the most loaded rank, without communication.
+
+    t = launch + smooth_maximum(padded rows*2*weights*(1 + grain/w)/(ec*P), bytes/(em*BW)) + passes.
 
     Parameters
     ----------
@@ -62,25 +67,27 @@ def experts_seconds(
     width : intermediate width of one expert before the split over ``tp``.
     ep, tp : experts per rank = experts/ep, width per rank = width/tp.
     imbalance : rows of the most loaded rank over the mean, at least 1.
-    skew : see `active_experts`.
+    skew : see `active_experts`; ``active`` gives the active experts of the rank instead.
     """
     t, h, e, k = array(tokens), array(hidden), array(experts), array(top_k)
-    w, ep_, imbalance_ = array(width) / array(tp), array(ep), array(imbalance)
+    w, ep_ = array(width) / array(tp), array(ep)
     constants = moe_constants(math, accelerator, efficiency)
     effective = effective_math(math, accelerator)
     stored = element_bytes(math) if weight_bytes is None else weight_bytes
     activation = MATH_BYTES[effective]
-    rows = t * k / ep_ * imbalance_
-    active = active_experts(e, k, t, skew=skew) / ep_
+    rows = t * k / ep_ * array(imbalance)
+    busy = active_experts(e, k, t, skew=skew) / ep_ if active is None else array(active)
     matrices = 3.0 if gated else 2.0
     weights = h * w * matrices
-    rate = constants.compute * peak_flops(effective, accelerator)
-    share = rows / (rows + constants.grain * active + 1e-30)
-    compute = (rows + constants.padding * active) * weights * (2.0 / rate) / np.maximum(share, 1e-3)
+    work = (rows + constants.padding * busy) * weights * (1.0 + constants.grain / np.minimum(w, h))
+    slowdown = constants.dequantise if stored < activation else 1.0
+    compute = work * (2.0 * slowdown / (constants.compute * peak_flops(effective, accelerator)))
     moved = w * ((matrices - 1.0) * 2.0 + activation) + h * (2.0 + activation)
-    traffic = active * weights * stored + rows * moved
+    cached = efficiency.cache.weights if cache_hot else 0.0
+    traffic = busy * weights * stored + rows * moved
+    memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
+    total = smooth_maximum(compute, memory, constants.overlap)
     bandwidth = constants.memory * accelerator.memory_bandwidth
-    total = smooth_maximum(compute, traffic / bandwidth, constants.overlap)
-    total += rows * h * (constants.passes * 2.0 / bandwidth)
+    total += h * (rows * constants.passes + t * constants.spread) * (2.0 / bandwidth)
     total += constants.launch if launch is None else launch
     return np.where(t > 0, total, 0.0)

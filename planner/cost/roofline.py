@@ -46,21 +46,45 @@ def smooth_maximum(first: Array, second: Array, overlap: float) -> Array:
 
 
 def memory_seconds(
-    traffic: Array, share: float, accelerator: Accelerator, efficiency: Efficiency, cache_hot: bool
+    traffic: Array,
+    share: float,
+    fill: float,
+    accelerator: Accelerator,
+    efficiency: Efficiency,
+    cached: float = 0.0,
 ) -> Array:
-    """traffic/(share*BW); with ``cache_hot`` the part that a benchmark loop left in the cache is read from there.
+    """T + fill*sqrt(T) with T = traffic/(share*BW): short transfers do not reach the bandwidth of long ones.
 
-    Hit share h = 1/(1 + (traffic/(c*L2))**4): nearly all of a working set below the cache size, none far above.
-    Files measured/ops/gemm.csv and attention_decode.csv (L40S: 96 MB of cache over 864 GB/s) show the step.
+    ``cached`` > 0 is the share of the last-level cache that a benchmark loop leaves warm: the hit share is
+    1/(1 + (traffic/(cached*L2))**4), nearly all of a set below that size. Files measured/ops/gemm.csv and
+    attention_decode.csv show the step (L40S: 96 MB of cache over 864 GB/s).
     """
-    cold = traffic / (share * accelerator.memory_bandwidth)
-    if not cache_hot or accelerator.l2 <= 0:
-        return cold
-    fill = traffic / (efficiency.cache.share * accelerator.l2)
-    fill *= fill
-    hits = 1.0 / (1.0 + fill * fill)
-    warm = traffic / (efficiency.cache.unit_bandwidth * accelerator.compute_units)
-    return hits * np.minimum(warm, cold) + (1.0 - hits) * cold
+    seconds = traffic / (share * accelerator.memory_bandwidth)
+    if cached > 0 and accelerator.l2 > 0:
+        ratio = traffic / (cached * accelerator.l2)
+        ratio *= ratio
+        hits = 1.0 / (1.0 + ratio * ratio)
+        warm = traffic / (efficiency.cache.unit_bandwidth * work_units(accelerator))
+        seconds = hits * np.minimum(warm, seconds) + (1.0 - hits) * seconds
+    root = np.sqrt(seconds)
+    root *= fill
+    root += seconds
+    return root
+
+
+_UNIT_PEAK = 20e12  # FLOP/s, 16-bit; a chip with few, huge cores still works in tiles of about this rate
+
+
+def work_units(accelerator: Accelerator) -> float:
+    """Units that tiles are spread over: SMs or CUs; of chips with a few huge cores, slices of 20 TFLOP/s."""
+    return max(float(accelerator.compute_units), accelerator.peak("bf16") / _UNIT_PEAK)
+
+
+def power_factor(accelerator: Accelerator, exponent: float) -> float:
+    """(16-bit FLOP/s per watt / 1.4e12)**-exponent: dense math runs at power-limited clocks; 1 if unknown."""
+    if accelerator.power <= 0:
+        return 1.0
+    return float((accelerator.peak("bf16") / accelerator.power / 1.4e12) ** -exponent)
 
 
 def effective_math(math: str, accelerator: Accelerator) -> str:
