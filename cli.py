@@ -23,19 +23,34 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-catalog_app = typer.Typer(help="What is known of GPUs, nodes, models, engines and prices, with sources.", no_args_is_help=True)
+catalog_app = typer.Typer(
+    help="What is known of GPUs, nodes, models, engines and prices, with sources.", no_args_is_help=True
+)
 app.add_typer(catalog_app, name="catalog")
 
-ModelArg = Annotated[str, typer.Argument(help="Catalog name, alias, or path of a Hugging Face config.json or its folder.", show_default=False)]
+ModelArg = Annotated[
+    str,
+    typer.Argument(
+        help="Catalog name, alias, or path of a Hugging Face config.json or its folder.", show_default=False
+    ),
+]
 PlanArg = Annotated[Path, typer.Argument(help="File written by planner search --out.", show_default=False)]
 RankOption = Annotated[int, typer.Option("--plan", help="Rank of the plan in the file.")]
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="table, json, yaml, csv or md.")]
-OutOption = Annotated[list[Path] | None, typer.Option("--out", help="Also write here; the suffix decides the format. Repeatable.")]
-CatalogOption = Annotated[list[Path] | None, typer.Option("--catalog", help="Folder with your own GPUs, models, engines or prices. Repeatable.")]
+OutOption = Annotated[
+    list[Path] | None,
+    typer.Option("--out", help="Also write here; the suffix decides the format. Repeatable."),
+]
+CatalogOption = Annotated[
+    list[Path] | None,
+    typer.Option("--catalog", help="Folder with your own GPUs, models, engines or prices. Repeatable."),
+]
 AssumeOption = Annotated[str | None, typer.Option("--assume-arch", help="Family to assume for an unknown model_type.")]
 IslOption = Annotated[str | None, typer.Option("--isl", help="Mean prompt tokens, for example 4000 or 4k.")]
 OslOption = Annotated[str | None, typer.Option("--osl", help="Mean output tokens.")]
-ConcurrencyOption = Annotated[float | None, typer.Option("--concurrency", help="Closed loop: requests in flight over all replicas.")]
+ConcurrencyOption = Annotated[
+    float | None, typer.Option("--concurrency", help="Closed loop: requests in flight over all replicas.")
+]
 EngineOption = Annotated[str, typer.Option("--engine", help="Serving engine profile: vllm, sglang, trtllm ...")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
 
@@ -48,7 +63,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Plan how to serve a large language model: which GPUs, how many, split how, at what cost."""
 
@@ -63,12 +80,30 @@ def search(
     concurrency: ConcurrencyOption = None,
     prefix_hit: Annotated[str, typer.Option("--prefix-hit", help="Share of prompt tokens in the prefix cache.")] = "0",
     ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, for example 500ms.")] = None,
-    tpot: Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, for example 30ms.")] = None,
+    tpot: Annotated[
+        str | None, typer.Option("--tpot", help="Limit on time per output token, for example 30ms.")
+    ] = None,
     e2e: Annotated[str | None, typer.Option("--e2e", help="Limit on end-to-end time, for example 20s.")] = None,
-    percentile: Annotated[str, typer.Option("--percentile", help="Where the limits hold: mean, p50, p90, p95, p99.")] = "p95",
-    objective: Annotated[str | None, typer.Option("--objective", help="throughput, cost, latency, gpus or energy. Default: cost with --rate, else throughput.")] = None,
-    modes: Annotated[str, typer.Option("--modes", help="Kinds of deployment to consider, comma separated.")] = "aggregated",
-    weights: Annotated[str | None, typer.Option("--weights", help="Weight precisions, comma separated, or all. Default: the checkpoint's own, and fp8 where the GPU has it.")] = None,
+    percentile: Annotated[
+        str, typer.Option("--percentile", help="Where the limits hold: mean, p50, p90, p95, p99.")
+    ] = "p95",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective",
+            help="throughput, cost, latency, gpus or energy. Default: cost with --rate, else throughput.",
+        ),
+    ] = None,
+    modes: Annotated[
+        str, typer.Option("--modes", help="Kinds of deployment to consider, comma separated.")
+    ] = "aggregated",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            help="Weight precisions, comma separated, or all. Default: the checkpoint's own, and fp8 where the GPU has it.",
+        ),
+    ] = None,
     kv: Annotated[str | None, typer.Option("--kv", help="KV cache precisions: bf16, fp8.")] = None,
     engine: EngineOption = "vllm",
     budget: Annotated[str | None, typer.Option("--budget", help="Most to spend, for example 40usd/h.")] = None,
@@ -102,7 +137,9 @@ def search(
 def estimate(
     model: Annotated[str | None, typer.Argument(help="Model, unless --from is given.", show_default=False)] = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="GPU type.")] = None,
-    points: Annotated[Path | None, typer.Option("--from", help="CSV of configurations; one prediction per row.")] = None,
+    points: Annotated[
+        Path | None, typer.Option("--from", help="CSV of configurations; one prediction per row.")
+    ] = None,
     tp: Annotated[int, typer.Option("--tp", help="Attention tensor-parallel width.", min=1)] = 1,
     attention_dp: Annotated[int, typer.Option("--attention-dp", help="Attention data-parallel width.", min=1)] = 1,
     pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.", min=1)] = 1,
@@ -180,7 +217,9 @@ def catalog_gpus(
     """List accelerators, or show one with the source of every value."""
     from planner.report.listing import list_gpus, show_gpu
 
-    _list_or_show(action, name, output, lambda: list_gpus(_catalogs(catalog)), lambda n: show_gpu(_catalogs(catalog), n))
+    _list_or_show(
+        action, name, output, lambda: list_gpus(_catalogs(catalog)), lambda n: show_gpu(_catalogs(catalog), n)
+    )
 
 
 @catalog_app.command("models")
@@ -270,7 +309,11 @@ def main() -> None:
         _fail(str(failure), failure.hint, failure.exit_code)
     except TyperException as failure:
         message = failure.format_message() if hasattr(failure, "format_message") else str(failure)
-        _fail(" ".join(message.split()), "planner --help, planner COMMAND --help", getattr(failure, "exit_code", 2))
+        _fail(
+            " ".join(message.split()),
+            "planner --help, planner COMMAND --help",
+            getattr(failure, "exit_code", 2),
+        )
     except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted", None, 130)
     except BrokenPipeError:
@@ -279,7 +322,11 @@ def main() -> None:
     except Exception as failure:
         if "--debug" in sys.argv:
             raise
-        _fail(f"a bug in planner: {type(failure).__name__}: {failure}", "run again with --debug and report the traceback", 70)
+        _fail(
+            f"a bug in planner: {type(failure).__name__}: {failure}",
+            "run again with --debug and report the traceback",
+            70,
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 

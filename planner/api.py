@@ -86,7 +86,9 @@ def search(
     catalogs = catalogs or Catalogs()
     started = time.perf_counter()
     model = catalogs.model(job.model)
-    outcome = search_candidates(model, load_engine(job.engine, catalogs.folders), catalogs.supplies(job.fleet), job, progress)
+    outcome = search_candidates(
+        model, load_engine(job.engine, catalogs.folders), catalogs.supplies(job.fleet), job, progress
+    )
     if not outcome.ranked:
         raise no_plan(outcome.rejections.rows())
     return plan_file(

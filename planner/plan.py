@@ -1,6 +1,7 @@
 """The versioned Plan: the one thing that is saved, compared, simulated, explained and exported.
 
-``PlanFile`` is what ``planner search -o json`` prints. Its fields are a contract with other programs: they grow, they are
+``PlanFile`` is what ``planner search -o json`` prints. Its fields are a contract with other programs: they
+grow, they are
 not renamed. Units are in the names, because values leave the process here.
 """
 
@@ -305,7 +306,9 @@ def read_plan_file(path: Path) -> PlanFile:
     if not isinstance(version, str):
         raise InputError(f"{path}: no format_version", hint="a plan is what planner search --out plan.json writes")
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise InputError(f"{path}: format {version[:20]} is not understood", hint=f"this build reads {FORMAT_VERSION[0]}.x")
+        raise InputError(
+            f"{path}: format {version[:20]} is not understood", hint=f"this build reads {FORMAT_VERSION[0]}.x"
+        )
     try:
         return PlanFile.model_validate(data)
     except ValidationError as problem:

@@ -91,7 +91,7 @@ def _find(folder: Path, name: str) -> Path | None:
     """Find the file of a name: by its slug, else by the index of aliases."""
     stem = slug(name)
     file = folder / f"{stem}.toml"
-    if stem and stem != Path(_INDEX).stem and file.parent == folder and file.is_file():
+    if stem and stem != Path(_INDEX).stem and file.parent == folder and _is_file(file):
         return file
     alias = _index(folder)[1].get(name.lower())
     return folder / f"{alias}.toml" if alias else None
@@ -118,10 +118,14 @@ def _read(file: Path) -> Model:
 
 
 def _is_existing(path: Path) -> bool:
-    """Say whether a file or folder is meant: a bare catalog name beats a folder that happens to be called
-    so."""
+    """Say whether a file or folder is meant: a catalog name beats a folder that happens to be called so."""
+    return _is_file(path) or _is_file(path / "config.json")
+
+
+def _is_file(path: Path) -> bool:
+    """Say whether a file is there; a name that no file can have (too long, with NUL) is not."""
     try:
-        return path.is_file() or (path / "config.json").is_file()
+        return path.is_file()
     except (OSError, ValueError):
         return False
 

@@ -12,7 +12,16 @@ from typing import IO
 from planner.errors import InputError
 
 REQUIRED = ("id", "model", "gpu", "mode", "isl", "osl", "concurrency")
-OUTPUT = ("id", "status", "reason", "ttft_ms", "tpot_ms", "output_tok_s_per_gpu", "e2e_latency_ms", "memory_gib_per_gpu")
+OUTPUT = (
+    "id",
+    "status",
+    "reason",
+    "ttft_ms",
+    "tpot_ms",
+    "output_tok_s_per_gpu",
+    "e2e_latency_ms",
+    "memory_gib_per_gpu",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,10 @@ def parse_points(lines: Iterable[str], where: str) -> Iterator[Point]:
     if missing:
         raise InputError(f"{where}: no column {', '.join(missing)}", hint=f"needed: {', '.join(REQUIRED)}")
     for number, row in enumerate(reader, start=2):
-        yield _point({k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)}, number)
+        yield _point(
+            {k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)},
+            number,
+        )
 
 
 def _point(row: Mapping[str, str], line: int) -> Point:

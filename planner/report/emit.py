@@ -28,7 +28,10 @@ def check_formats(output: str, out: Sequence[Path] | None, allowed: Sequence[str
     for path in out or ():
         form = _form(path)
         if form not in allowed:
-            raise InputError(f"--out {path}: cannot write {path.suffix or 'a file without suffix'}", hint=f"one of {', '.join(allowed)}")
+            raise InputError(
+                f"--out {path}: cannot write {path.suffix or 'a file without suffix'}",
+                hint=f"one of {', '.join(allowed)}",
+            )
         if not path.parent.is_dir():
             raise InputError(f"--out {path}: no such folder {path.parent}")
         if path.is_dir() or not os.access(path.parent, os.W_OK):
@@ -76,9 +79,15 @@ def emit_plans(found: PlanFile, output: str, out: Sequence[Path] | None) -> None
 
     emit(render, output, out)
     if output == "table":
-        where = f"; saved to {', '.join(str(path) for path in out)}" if out else "; add --out plan.json to save, then: planner explain plan.json"
+        where = (
+            f"; saved to {', '.join(str(path) for path in out)}"
+            if out
+            else "; add --out plan.json to save, then: planner explain plan.json"
+        )
         points, elapsed = found.search.operating_points, found.search.elapsed_s
-        sys.stderr.write(f"{found.search.candidates:,} candidates, {points:,} operating points in {elapsed:.2f} s{where}\n")
+        sys.stderr.write(
+            f"{found.search.candidates:,} candidates, {points:,} operating points in {elapsed:.2f} s{where}\n"
+        )
 
 
 def emit_predictions(predictions: Sequence[Estimate], output: str, out: Sequence[Path] | None) -> None:

@@ -53,7 +53,8 @@ def plans_text(found: PlanFile) -> str:
     lines = [rows_text(plan_rows(found), "table").rstrip(), ""]
     lines += [_verdict(found), _caveat(found, best)]
     if best.gpus_idle:
-        lines.append(f"Idle: {best.gpus_idle} of {best.gpus_total + best.gpus_idle} GPUs; no equal replicas of this layout fill the fleet.")
+        fleet = best.gpus_total + best.gpus_idle
+        lines.append(f"Idle: {best.gpus_idle} of {fleet} GPUs; equal replicas of this layout need no more.")
     return "\n".join(lines) + "\n"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from planner.job.workload import Workload
 from planner.search.reject import Rejected, Rejections
 from planner.serving.aggregated import Lengths, OpenLoop, open_loop
 from planner.serving.latency import STATISTICS, e2e, open_loop_tpot, open_loop_ttft, slots_needed
-from planner.serving.layout import Array, Layout, Layouts
+from planner.serving.layout import Array, BoolArray, Layout, Layouts
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 from planner.units import format_bytes, format_duration
@@ -48,7 +48,13 @@ class Family:
     def only(self, kept: Sequence[Layout]) -> Family:
         """The same replica with some of the layouts."""
         columns = Layouts.of(kept)
-        return Family(self.replica, tuple(kept), columns, memory(self.replica, columns, self.lengths.total), self.lengths)
+        return Family(
+            self.replica,
+            tuple(kept),
+            columns,
+            memory(self.replica, columns, self.lengths.total),
+            self.lengths,
+        )
 
 
 def lengths_of(workload: Workload) -> Lengths:
@@ -57,7 +63,9 @@ def lengths_of(workload: Workload) -> Lengths:
 
 
 def fitting(replica: Replica, candidates: list[Layout], workload: Workload, rejections: Rejections) -> Family | None:
-    """Keep the layouts whose weights and at least one request fit; the others go to the ledger with the nearest miss."""
+    """Keep the layouts whose weights and at least one request fit; the others go to the ledger with the
+    nearest miss.
+    """
     if not candidates:
         return None
     lengths = lengths_of(workload)
@@ -96,8 +104,8 @@ class Curve:
     ttft: Array
     tpot: Array
     e2e: Array
-    allowed: Array
-    stable: Array
+    allowed: BoolArray
+    stable: BoolArray
 
 
 def curve(family: Family, batches: Array, slo: Slo) -> Curve:
@@ -155,12 +163,20 @@ def _record_slo(family: Family, c: Curve, index: np.ndarray, slo: Slo, rejection
         worst = max(missed, key=lambda metric: missed[metric])
         seen, limit = float(values[worst][row, 0]), slo.limits[worst]
         rejections.add(
-            Rejected(f"misses {worst} even when idle", name, format_duration(seen), f"a limit of {format_duration(limit)}", seen / limit - 1)
+            Rejected(
+                f"misses {worst} even when idle",
+                name,
+                format_duration(seen),
+                f"a limit of {format_duration(limit)}",
+                seen / limit - 1,
+            )
         )
 
 
 def batch_at_rate(family: Family, rate: Array, most: Array) -> Array:
-    """Batch per rank at which each layout [layouts] carries ``rate`` requests/s; below ``most``, where rate is larger."""
+    """Batch per rank at which each layout [layouts] carries ``rate`` requests/s; below ``most``, where rate is
+    larger.
+    """
     low, high = np.zeros_like(most), most.copy()
     for _ in range(4):
         grid = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, 17)[None, 1:]
@@ -174,19 +190,14 @@ def batch_at_rate(family: Family, rate: Array, most: Array) -> Array:
 
 def metrics_at(family: Family, batch: Array) -> list[Metrics]:
     """Everything users measure at ``batch`` [layouts]."""
-    grid = np.stack([np.zeros_like(batch) + 0.02, batch], axis=1)
-    point = open_loop(family.replica, family.columns, grid, family.lengths)
-    osl = family.lengths.osl
-    ttft = {s: open_loop_ttft(point, family.replica.engine, s)[:, 1] for s in STATISTICS}
-    tpot = {s: np.broadcast_to(open_loop_tpot(point, osl, s), grid.shape)[:, 1] for s in STATISTICS}
+    point = open_loop(family.replica, family.columns, batch[:, None], family.lengths)
+    engine, osl, shape = family.replica.engine, family.lengths.osl, (len(batch), 1)
+    ttft = {s: np.broadcast_to(open_loop_ttft(point, engine, s), shape)[:, 0] for s in STATISTICS}
+    tpot = {s: np.broadcast_to(open_loop_tpot(point, osl, s), shape)[:, 0] for s in STATISTICS}
     total = {s: e2e(ttft[s], tpot[s], osl) for s in STATISTICS}
-    rate = np.broadcast_to(point.rate, grid.shape)[:, 1]
-    return [
-        Metrics(
-            float(rate[i]), float(batch[i]),
-            {s: float(v[i]) for s, v in ttft.items()},
-            {s: float(v[i]) for s, v in tpot.items()},
-            {s: float(v[i]) for s, v in total.items()},
-        )
-        for i in range(len(batch))
-    ]  # fmt: skip
+    rate = np.broadcast_to(point.rate, shape)[:, 0]
+
+    def at(table: Mapping[str, Array], i: int) -> dict[str, float]:
+        return {s: float(v[i]) for s, v in table.items()}
+
+    return [Metrics(float(rate[i]), float(batch[i]), at(ttft, i), at(tpot, i), at(total, i)) for i in range(len(batch))]

@@ -76,7 +76,9 @@ class Candidate:
 
 @dataclass(slots=True)
 class Outcome:
-    """Everything a search found. ``points`` counts evaluated operating points, ``candidates`` layouts x precisions x types."""
+    """Everything a search found. ``points`` counts evaluated operating points, ``candidates`` layouts x
+    precisions x types.
+    """
 
     ranked: list[Candidate] = field(default_factory=list)
     frontier: list[Candidate] = field(default_factory=list)
@@ -94,12 +96,20 @@ def rank_key(objective: Objective, percentile: str) -> Callable[[Candidate], tup
         unpriced = c.cost is None
         first: dict[str, tuple[float, ...]] = {
             "throughput": (-c.output_rate,),
-            "cost": (float(unpriced), c.usd_per_million_tokens or 0.0) if c.concurrency is None else (float(unpriced), c.cost or 0.0),
+            "cost": (float(unpriced), c.usd_per_million_tokens or 0.0)
+            if c.concurrency is None
+            else (float(unpriced), c.cost or 0.0),
             "latency": (m.e2e[percentile],),
             "gpus": (float(c.gpus), -c.output_rate),
             "energy": (c.joules_per_token,),
         }
-        return (*(round(x, 12) for x in first[objective]), -round(c.output_rate, 9), c.gpus, round(m.tpot[percentile], 12), c.name)
+        return (
+            *(round(x, 12) for x in first[objective]),
+            -round(c.output_rate, 9),
+            c.gpus,
+            round(m.tpot[percentile], 12),
+            c.name,
+        )
 
     return key
 

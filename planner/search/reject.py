@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One candidate that does not work: the ``reason`` class, what it ``need``s and what there is (``have``), as text.
+    """One candidate that does not work: the ``reason`` class, what it ``need``s and what there is (``have``),
+    as text.
 
     ``excess`` orders near misses: need/have - 1, smaller is nearer.
     """

@@ -1,4 +1,5 @@
-"""The search: every GPU type, precision and layout; the best operating point of each; ranked, with the rejects counted.
+"""The search: every GPU type, precision and layout; the best operating point of each; ranked, with the rejects
+counted.
 
 All layouts of one GPU type and precision are evaluated on arrays, and all of them are: the order of the survivors is
 therefore proved, not sampled.
@@ -30,7 +31,7 @@ from planner.search.space import layouts
 from planner.serving.closed_loop import ClosedLoop, closed_loop
 from planner.serving.engine import Engine
 from planner.serving.latency import STATISTICS, e2e
-from planner.serving.layout import Layouts
+from planner.serving.layout import Layout, Layouts
 from planner.serving.precision import kv_choices, weight_choices
 from planner.serving.replica import Replica
 from planner.units import UsdPerHour
@@ -41,7 +42,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """GPUs of one type that the fleet offers, with their efficiency profile and price per GPU and hour (None: unknown)."""
+    """GPUs of one type that the fleet offers, with their efficiency profile and price per GPU and hour (None:
+    unknown).
+    """
 
     accelerator: Accelerator
     efficiency: Efficiency
@@ -50,15 +53,15 @@ class Supply:
 
 
 def objective_of(job: Job) -> Objective:
-    """What is optimised: as asked; else the cheapest plan for a rate, and the most output from the fleet without one."""
+    """What is optimised: as asked; else the cheapest plan for a rate, and the most output from the fleet
+    without one.
+    """
     if job.objective is not None:
         return job.objective
     return "cost" if job.workload.rate is not None else "throughput"
 
 
-def search(
-    model: Model, engine: Engine, supplies: list[Supply], job: Job, progress: Progress | None = None
-) -> Outcome:
+def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progress: Progress | None = None) -> Outcome:
     """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why."""
     outcome = Outcome(objective=objective_of(job))
     for supply in sorted(supplies, key=lambda s: s.accelerator.id):
@@ -92,7 +95,9 @@ def _candidates(family: Family, supply: Supply, gpus: int, job: Job, outcome: Ou
 
 
 def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome) -> Iterator[Candidate]:
-    """Poisson arrivals: the highest rate that keeps the SLO fixes the replicas for a rate, or the goodput of the fleet."""
+    """Poisson arrivals: the highest rate that keeps the SLO fixes the replicas for a rate, or the goodput of
+    the fleet.
+    """
     outcome.points += len(family.layouts) * 81
     batch, most = best_batches(family, job.slo, outcome.rejections)
     per_fleet = np.array([gpus // layout.gpus for layout in family.layouts])
@@ -103,9 +108,10 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
         _record_shortage(family, needed, per_fleet, usable, job.workload.rate, outcome.rejections)
         usable &= needed <= per_fleet
         replicas = per_fleet if objective_of(job) == "latency" else needed
-    family, batch, most, replicas = _keep(family, usable, batch, most, replicas)
-    if not family.layouts:
+    if not usable.any():
         return
+    family = family.only([layout for layout, ok in zip(family.layouts, usable, strict=True) if ok])
+    batch, replicas = batch[usable], replicas[usable]
     if job.workload.rate is not None:
         batch = batch_at_rate(family, job.workload.rate / replicas, batch)
     elif objective_of(job) == "latency":
@@ -115,22 +121,26 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
         yield _candidate(family, index, int(replicas[index]), supply, total, job, metrics)
 
 
-def _keep(family: Family, usable: np.ndarray, *columns: np.ndarray) -> tuple[Family, *tuple[np.ndarray, ...]]:
-    kept = [layout for layout, ok in zip(family.layouts, usable, strict=True) if ok]
-    if not kept:
-        return (Family(family.replica, (), family.columns, family.memory, family.lengths), *columns)
-    return (family.only(kept), *(column[usable] for column in columns))
-
-
 def _record_shortage(
-    family: Family, needed: np.ndarray, there: np.ndarray, usable: np.ndarray, rate: float, rejections: Rejections
+    family: Family,
+    needed: np.ndarray,
+    there: np.ndarray,
+    usable: np.ndarray,
+    rate: float,
+    rejections: Rejections,
 ) -> None:
     for index in np.flatnonzero(usable & (needed > there)):
         layout = family.layouts[index]
         name = f"{family.replica.accelerator.id} {layout} {family.replica.weights}"
         need, have = int(needed[index]) * layout.gpus, int(there[index]) * layout.gpus
         rejections.add(
-            Rejected("fleet too small for the rate", name, f"{need} GPUs for {rate:g} requests/s", f"{have}", need / have - 1)
+            Rejected(
+                "fleet too small for the rate",
+                name,
+                f"{need} GPUs for {rate:g} requests/s",
+                f"{have}",
+                need / have - 1,
+            )
         )
 
 
@@ -169,7 +179,7 @@ def _closed_metrics(point: ClosedLoop, rows: int) -> list[Metrics]:
 
 
 def _meeting_slo(
-    family: Family, rows: list[tuple[object, int]], table: list[Metrics], job: Job, rejections: Rejections
+    family: Family, rows: list[tuple[Layout, int]], table: list[Metrics], job: Job, rejections: Rejections
 ) -> list[int]:
     kept, percentile = [], job.slo.percentile
     for index, metrics in enumerate(table):
@@ -180,7 +190,10 @@ def _meeting_slo(
             continue
         worst = max(missed, key=lambda m: missed[m])
         name = f"{family.replica.accelerator.id} {rows[index][0]} x{rows[index][1]} {family.replica.weights}"
-        need, have = f"{seen[worst][percentile] * 1e3:.4g} ms", f"a limit of {job.slo.limits[worst] * 1e3:.4g} ms"
+        need, have = (
+            f"{seen[worst][percentile] * 1e3:.4g} ms",
+            f"a limit of {job.slo.limits[worst] * 1e3:.4g} ms",
+        )
         rejections.add(Rejected(f"misses {worst} at this concurrency", name, need, have, missed[worst] - 1))
     return kept
 

@@ -19,8 +19,10 @@ def layouts(
 ) -> list[Layout]:
     """All layouts of one replica on at most ``gpus`` GPUs (and at most ``most``), in a fixed order.
 
-    tp stays inside a scale-up domain, because an all-reduce per half layer over the network never pays. Attention data
-    parallelism and expert parallelism are for models with experts. What the shape forbids is counted in ``rejections``.
+    tp stays inside a scale-up domain, because an all-reduce per half layer over the network never pays.
+    Attention data
+    parallelism and expert parallelism are for models with experts. What the shape forbids is counted in
+    ``rejections``.
     """
     found = []
     for layout in _splits(model, accelerator, min(gpus, most or gpus)):

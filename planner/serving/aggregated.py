@@ -4,7 +4,7 @@ Steady state of one replica, per attention rank, with B running decodes:
 
 * D(B): one decode iteration; P(B): what prefilling one prompt adds to the iterations it rides in.
 * A request decodes for osl-1 iterations and meets on average (B-1)/osl other prompts per iteration, so
-  TPOT = D + (B-1)/osl * P/pp in a closed loop, and B/osl under Poisson arrivals, who see time averages (PASTA).
+  TPOT = D + (B-1)/osl * P in a closed loop, and B/osl under Poisson arrivals, who see time averages (PASTA).
 * Little: rate per rank = B / ((osl-1) * TPOT).
 Source: design notes e2e_learnings section 3; the interference law was fitted there at 0.995 of this form.
 """
@@ -17,14 +17,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from planner.serving.iteration import Work, iteration_seconds
-from planner.serving.layout import Array, Layouts
+from planner.serving.layout import Array, Layouts, floats
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of a request: prompt ``isl`` of which ``cached`` lie in the prefix cache, and output ``osl``. Scalars or arrays."""
+    """Tokens of a request: prompt ``isl`` of which ``cached`` lie in the prefix cache, and output ``osl``.
+    Scalars or arrays.
+    """
 
     isl: ArrayLike
     osl: ArrayLike
@@ -32,24 +34,22 @@ class Lengths:
 
     def column(self, rows: int) -> Lengths:
         """The same for ``rows`` rows as columns [rows, 1]."""
-        return Lengths(
-            *(np.broadcast_to(np.asarray(x, float), (rows,))[:, None] for x in (self.isl, self.osl, self.cached))
-        )
+        return Lengths(*(np.broadcast_to(floats(x), (rows,))[:, None] for x in (self.isl, self.osl, self.cached)))
 
     @property
     def new(self) -> Array:
         """Prompt tokens to prefill, at least one: the last token is always computed."""
-        return np.maximum(np.asarray(self.isl, float) - np.asarray(self.cached, float), 1.0)
+        return np.maximum(floats(self.isl) - floats(self.cached), 1.0)
 
     @property
     def decode_context(self) -> Array:
         """Mean KV length over the decode of a request."""
-        return np.asarray(self.isl, float) + np.asarray(self.osl, float) / 2
+        return floats(self.isl) + floats(self.osl) / 2
 
     @property
     def total(self) -> Array:
         """Tokens held when the request ends."""
-        return np.asarray(self.isl, float) + np.asarray(self.osl, float)
+        return floats(self.isl) + floats(self.osl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Steps:
 
 def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> Steps:
     """Evaluate decode and prefill times for every layout and batch (two passes over the operators)."""
-    running = np.asarray(batch, dtype=float)
+    running = floats(batch)
     micro = running / layouts.pp
     context = lengths.decode_context
     decode = iteration_seconds(replica, layouts, Work(sequences=micro, context=context))
@@ -78,26 +78,33 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     chunk = np.minimum(lengths.new, np.maximum(budget, replica.engine.block_tokens))
     chunks = np.ceil(lengths.new / chunk)
     chunk = lengths.new / chunks
-    prefix = np.asarray(lengths.cached, float) + (lengths.new - chunk) / 2
+    prefix = floats(lengths.cached) + (lengths.new - chunk) / 2
     beside = Work(sequences=0.0 if exclusive else micro, context=context, chunk=chunk, prefix=prefix)
     mixed = iteration_seconds(replica, layouts, beside)
     added = (mixed if exclusive else np.maximum(mixed - decode, 0.0)) * chunks
+    # In a full pipeline a chunk that rides alone makes the other micro-batches queue behind it at every stage;
+    # when all
+    # of them carry chunks the stages share the work.
+    carrying = np.minimum(micro / floats(lengths.osl) * chunks, 1.0)
+    pace = 1.0 - carrying * (1.0 - 1.0 / layouts.pp)
     # Chunks follow each other through the stages: the last one leaves pp-1 stage times after it entered.
     fill = (chunks + layouts.pp - 1) / (chunks * layouts.pp)
     own = (added if exclusive else added + chunks * decode) * fill
-    return Steps(running, decode, added / layouts.pp, own, chunks)
+    return Steps(running, decode, added * pace, own, chunks)
 
 
 def tpot_mean(s: Steps, osl: ArrayLike, *, others: Array) -> Array:
     """D + others/osl * P: each of the ``others`` requests in flight prefills once per osl iterations."""
-    return s.decode + others / np.asarray(osl, float) * s.prefill
+    return s.decode + others / floats(osl) * s.prefill
 
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
     """Steady state under Poisson arrivals at the rate that keeps ``batch`` decodes running per rank.
 
-    ``rate`` requests/s of the whole replica; ``prefill_load`` share of time that prefill takes.
+    ``rate`` requests/s of the whole replica; ``prefill_load`` share of time that prefill takes;
+    ``batch_slope`` seconds that
+    a further running request adds to a decode iteration.
     """
 
     steps: Steps
@@ -105,6 +112,7 @@ class OpenLoop:
     rate: Array
     tpot: Array
     prefill_load: Array
+    batch_slope: Array
 
 
 def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> OpenLoop:
@@ -112,7 +120,9 @@ def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Len
     s = steps(replica, layouts, batch, lengths)
     budget = memory(replica, layouts, lengths.total)
     tpot = tpot_mean(s, lengths.osl, others=s.batch)
-    decodes = np.maximum(np.asarray(lengths.osl, float) - 1.0, 1.0)
+    decodes = np.maximum(floats(lengths.osl) - 1.0, 1.0)
     per_rank = s.batch / (decodes * tpot)
     load = per_rank * s.prefill
-    return OpenLoop(s, budget, per_rank * layouts.attention_dp, tpot, load)
+    alone = iteration_seconds(replica, layouts, Work(sequences=1.0, context=lengths.decode_context))
+    slope = np.maximum(s.decode - alone, 0.0) / np.maximum(s.batch, 1.0)
+    return OpenLoop(s, budget, per_rank * layouts.attention_dp, tpot, load, slope)

@@ -1,6 +1,7 @@
 """A closed loop (constant requests in flight) and a static batch: what load tests measure.
 
-Times are computed once on a grid of running batches and interpolated, so the self-consistent batch is found by bisection on
+Times are computed once on a grid of running batches and interpolated, so the self-consistent batch is found by
+bisection on
 numbers that are already there; hundreds of configurations cost two passes over the operators.
 """
 
@@ -13,7 +14,7 @@ import numpy as np
 from planner.serving.aggregated import Lengths, Steps, steps, tpot_mean
 from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.latency import closed_loop_ttft, z_score
-from planner.serving.layout import Array, Layouts
+from planner.serving.layout import Array, Layouts, floats
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 
@@ -44,21 +45,24 @@ class ClosedLoop:
         )
 
     def tpot(self, statistic: str) -> Array:
-        """Seconds per output token of the request at ``statistic``: the prompts met in its life are Poisson counts."""
-        spread = np.sqrt(self.steps.batch) / np.asarray(self.lengths.osl, float) * self.steps.prefill
+        """Seconds per output token of the request at ``statistic``: the prompts met in its life are Poisson
+        counts.
+        """
+        spread = np.sqrt(self.steps.batch) / floats(self.lengths.osl) * self.steps.prefill
         return self.mean_tpot + z_score(statistic) * spread
 
 
 def closed_loop(replica: Replica, layouts: Layouts, concurrency: Array, lengths: Lengths) -> ClosedLoop:
     """Steady state with ``concurrency`` requests in flight per attention rank; arguments have shape [rows].
 
-    The running batch B solves concurrency = B * (TTFT + decode time)/(decode time), Little's law on both phases, capped
+    The running batch B solves concurrency = B * (TTFT + decode time)/(decode time), Little's law on both
+    phases, capped
     by the slots of the KV cache. What does not fit waits, and TTFT grows by what Little's law leaves of the cycle.
     """
     budget = memory(replica, layouts, lengths.total)
     slots = np.maximum(budget.slots, 1.0)
     grid = _Grid(replica, layouts, np.maximum(concurrency, 1.0), lengths)
-    decodes = np.maximum(np.asarray(lengths.osl, float) - 1.0, 1.0)
+    decodes = np.maximum(floats(lengths.osl) - 1.0, 1.0)
 
     def cycle(batch: Array) -> tuple[Steps, Array, Array]:
         s = grid.at(batch)
@@ -103,7 +107,7 @@ def static_batch(replica: Replica, layouts: Layouts, batch: Array, lengths: Leng
     prefill = _prefill_together(replica, layouts, together, lengths)
     work = Work(sequences=together / layouts.pp, context=lengths.decode_context)
     decode = iteration_seconds(replica, layouts, work)
-    decodes = np.maximum(np.asarray(lengths.osl, float) - 1.0, 0.0)
+    decodes = np.maximum(floats(lengths.osl) - 1.0, 0.0)
     duration = waves * (prefill + decodes * decode)
     rate = batch * layouts.attention_dp / duration
     return StaticBatch(budget, prefill + replica.engine.offset, decode * waves, duration, rate)
@@ -114,11 +118,11 @@ def _prefill_together(replica: Replica, layouts: Layouts, batch: Array, lengths:
     engine = replica.engine
     prompts = np.clip(np.floor(engine.chunk_tokens / lengths.new), 1.0, batch)
     pieces = np.maximum(np.ceil(lengths.new / engine.chunk_tokens), 1.0)
-    prefix = np.asarray(lengths.cached, float) + (lengths.new - lengths.new / pieces) / 2
+    prefix = floats(lengths.cached) + (lengths.new - lengths.new / pieces) / 2
     work = Work(chunk=lengths.new * prompts / pieces, prefix=prefix, prompts=prompts)
     rounds = batch / prompts * pieces
     stages = (rounds + layouts.pp - 1) / layouts.pp
-    return iteration_seconds(replica, layouts, work) * stages
+    return floats(iteration_seconds(replica, layouts, work) * stages)
 
 
 class _Grid:

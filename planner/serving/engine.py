@@ -95,7 +95,12 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
-    batching, memory, overhead, first = data["batching"], data["memory"], data["overhead"], data["first_token"]
+    batching, memory, overhead, first = (
+        data["batching"],
+        data["memory"],
+        data["overhead"],
+        data["first_token"],
+    )
     return Engine(
         id=name,
         prefill=batching["prefill"],

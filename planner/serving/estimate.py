@@ -24,7 +24,9 @@ ReplicaOf = Callable[[Point], Replica]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Prediction of one point. Times in seconds; ``status`` ok, infeasible (does not fit) or unsupported, with ``reason``."""
+    """Prediction of one point. Times in seconds; ``status`` ok, infeasible (does not fit) or unsupported, with
+    ``reason``.
+    """
 
     id: str
     status: str
@@ -54,7 +56,9 @@ class Estimate:
 
 
 def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
-    """Predict every point, in order. ``replica_of`` builds the replica of a point; what it refuses becomes ``unsupported``."""
+    """Predict every point, in order. ``replica_of`` builds the replica of a point; what it refuses becomes
+    ``unsupported``.
+    """
     found: dict[int, Estimate] = {}
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index, point in enumerate(points):
@@ -129,7 +133,14 @@ def _static(replica: Replica, points: Sequence[Point], layouts: Layouts) -> Iter
         rate = batch.rate[i] * p.osl / layouts.gpus[i]
         held = _held(batch.memory, i, min(p.concurrency, float(batch.memory.slots[i])))
         yield Estimate(
-            p.id, "ok", "", float(batch.ttft[i]), float(batch.tpot[i]), float(rate), float(batch.duration[i]), held
+            p.id,
+            "ok",
+            "",
+            float(batch.ttft[i]),
+            float(batch.tpot[i]),
+            float(rate),
+            float(batch.duration[i]),
+            held,
         )
 
 
@@ -139,5 +150,7 @@ def _held(memory: Memory, index: int, requests: float) -> float:
 
 def _does_not_fit(point: Point, memory: Memory, index: int) -> Estimate:
     need = memory.capacity - float(memory.room[index]) + float(memory.request[index])
-    reason = f"needs {format_bytes(need)} per GPU for weights, reserve and one request, has {format_bytes(memory.capacity)}"
+    reason = (
+        f"needs {format_bytes(need)} per GPU for weights, reserve and one request, has {format_bytes(memory.capacity)}"
+    )
     return Estimate(point.id, "infeasible", reason, memory=need)

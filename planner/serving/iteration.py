@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,11 +33,16 @@ from planner.cost.attention import (
     latent_decode_seconds,
     latent_prefill_seconds,
 )
-from planner.cost.collective import all_gather_seconds, all_reduce_seconds, all_to_all_seconds, point_to_point_seconds
+from planner.cost.collective import (
+    all_gather_seconds,
+    all_reduce_seconds,
+    all_to_all_seconds,
+    point_to_point_seconds,
+)
 from planner.cost.elementwise import elementwise_seconds, recurrent_seconds
 from planner.cost.gemm import gemm_seconds
 from planner.cost.moe import experts_seconds
-from planner.serving.layout import Array, Layouts
+from planner.serving.layout import Array, Layouts, floats
 from planner.serving.replica import Replica
 
 ACTIVATION_BYTES = 2.0  # hidden states travel and rest in bf16
@@ -109,11 +115,11 @@ class _Pass:
 
     def __init__(self, replica: Replica, layouts: Layouts, work: Work) -> None:
         self.replica, self.layouts, self.ledger = replica, layouts, Ledger()
-        self.decodes = np.asarray(work.sequences, dtype=float)
-        self.context = np.asarray(work.context, dtype=float)
-        self.chunk = np.asarray(work.chunk, dtype=float)
-        self.prefix = np.asarray(work.prefix, dtype=float)
-        self.prompts = np.asarray(work.prompts, dtype=float)
+        self.decodes = floats(work.sequences)
+        self.context = floats(work.context)
+        self.chunk = floats(work.chunk)
+        self.prefix = floats(work.prefix)
+        self.prompts = floats(work.prompts)
         self.prefilling = bool(np.any(self.chunk > 0))
         self.decoding = bool(np.any(self.decodes > 0))
         self.tokens = self.decodes + self.chunk
@@ -121,7 +127,11 @@ class _Pass:
         layers = len(replica.model.layers)
         # Layers are whole: the fullest stage sets the pace of all.
         self.unevenness = np.ceil(layers / layouts.pp) * layouts.pp / layers
-        self.common = {"accelerator": replica.accelerator, "efficiency": replica.efficiency, "launch": IN_GRAPH_LAUNCH}
+        self.common: dict[str, Any] = {
+            "accelerator": replica.accelerator,
+            "efficiency": replica.efficiency,
+            "launch": IN_GRAPH_LAUNCH,
+        }
 
     def layer(self, layer: Layer, count: float) -> None:
         times = count * self.unevenness
@@ -156,7 +166,7 @@ class _Pass:
         if not np.any(hops):
             return
         message = self.tokens * self.hidden * ACTIVATION_BYTES / self.layouts.tp
-        links = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
+        links: dict[str, Any] = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
         seconds = np.where(
             self.layouts.gpus > self.replica.topology.domain_size,
             point_to_point_seconds(message, across=True, **links),
@@ -165,7 +175,9 @@ class _Pass:
         self.ledger.add("pipeline", seconds, hops)
 
     def overheads(self) -> None:
-        """Host time: scheduling, sampling and detokenising, per iteration and per sequence (e2e_learnings, section 3)."""
+        """Host time: scheduling, sampling and detokenising, per iteration and per sequence (e2e_learnings,
+        section 3).
+        """
         engine = self.replica.engine
         self.ledger.add("host", engine.step + engine.sequence * self.decodes)
 
@@ -173,7 +185,12 @@ class _Pass:
         for inputs, outputs, part, copies in _fused(linears, self.layouts, kv_heads):
             form = self.replica.formats[part]
             seconds = gemm_seconds(
-                self.tokens, outputs, inputs, math=form.math, weight_bytes=form.bytes_per_weight, **self.common
+                self.tokens,
+                outputs,
+                inputs,
+                math=form.math,
+                weight_bytes=form.bytes_per_weight,
+                **self.common,
             )
             self.ledger.add(name, seconds, times * copies)
 
@@ -193,9 +210,13 @@ class _Pass:
         kv_heads = np.maximum(1.0, a.kv_heads / self.layouts.tp)
         shape = (heads, kv_heads, float(a.head_dim), float(a.value_dim))
         window = None if a.window is None else float(a.window)
-        options = {"kv_bytes": self.replica.kv_bytes, "window": window, **self.common}
+        options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, "window": window, **self.common}
         if self.decoding:
-            self.ledger.add("attention decode", attention_decode_seconds(self.decodes, self.context, *shape, **options), times)
+            self.ledger.add(
+                "attention decode",
+                attention_decode_seconds(self.decodes, self.context, *shape, **options),
+                times,
+            )
         if self.prefilling:
             seconds = attention_prefill_seconds(
                 self.chunk / self.prompts, self.prefix, self.prompts, *shape, math="bf16", **options
@@ -205,7 +226,7 @@ class _Pass:
     def _latent(self, a: LatentAttention, times: Array) -> None:
         heads = np.ceil(a.heads / self.layouts.tp)
         top_k = float(a.indexer.top_k) if a.indexer else None
-        options = {"kv_bytes": self.replica.kv_bytes, "top_k": top_k, **self.common}
+        options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, "top_k": top_k, **self.common}
         if self.decoding:
             seconds = latent_decode_seconds(
                 self.decodes, self.context, heads, float(a.kv_rank), float(a.rope_dim), **options
@@ -232,7 +253,7 @@ class _Pass:
         else:
             heads, rows, columns = mixer.heads, mixer.head_dim, mixer.state_size
         shape = (np.ceil(heads / self.layouts.tp), float(rows), float(columns))
-        options = {"state_bytes": float(mixer.state_dtype_bytes), **self.common}
+        options: dict[str, Any] = {"state_bytes": float(mixer.state_dtype_bytes), **self.common}
         seconds = recurrent_seconds(self.decodes, self.decodes, *shape, **options)
         if self.prefilling:
             seconds = seconds + recurrent_seconds(self.chunk, self.prompts, *shape, **options)
@@ -275,7 +296,7 @@ class _Pass:
             self._all_reduce(times * (self.layouts.attention_dp == 1))
         if not np.any(self.layouts.attention_dp > 1):
             return
-        links = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
+        links: dict[str, Any] = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
         ranks = self.layouts.tp * self.layouts.attention_dp
         row = (ffn.latent or self.hidden) * ACTIVATION_BYTES
         spread = np.minimum(float(ffn.top_k), self.layouts.ep)
@@ -289,7 +310,9 @@ class _Pass:
 def _fused(
     linears: tuple[Linear, ...], layouts: Layouts, kv_heads: int
 ) -> list[tuple[float | Array, float | Array, Part, int]]:
-    """Per-rank (inputs, outputs, part, copies); matrices that read the same input run as one GEMM, as engines fuse them."""
+    """Per-rank (inputs, outputs, part, copies); matrices that read the same input run as one GEMM, as engines
+    fuse them.
+    """
     joint: dict[tuple[int, Part, bool], Array] = {}
     alone: list[tuple[float | Array, float | Array, Part, int]] = []
     for linear in linears:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from planner.job.slo import QUANTILE
 from planner.serving.aggregated import OpenLoop, Steps
 from planner.serving.engine import Engine
-from planner.serving.layout import Array
+from planner.serving.layout import Array, floats
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
@@ -45,11 +45,13 @@ def wait(load: Array, service: Array, statistic: str) -> Array:
 
 def first_token_overhead(engine: Engine, tpot: Array) -> Array:
     """Front end, and the iterations that pass before the client sees the token."""
-    return engine.offset + engine.decode_steps * tpot
+    return np.asarray(engine.offset + engine.decode_steps * tpot)
 
 
 def open_loop_ttft(point: OpenLoop, engine: Engine, statistic: str) -> Array:
-    """TTFT under Poisson arrivals: overhead + wait for earlier prompts + rest of the running iteration + own prefill."""
+    """TTFT under Poisson arrivals: overhead + wait for earlier prompts + rest of the running iteration + own
+    prefill.
+    """
     queue = wait(point.prefill_load, point.steps.prefill, statistic)
     residual = point.steps.decode * (0.5 if statistic == "mean" else QUANTILE[statistic])
     return first_token_overhead(engine, point.tpot) + queue + residual + point.steps.own_prefill
@@ -61,8 +63,7 @@ def open_loop_tpot(point: OpenLoop, osl: ArrayLike, statistic: str) -> Array:
     if z == 0.0:
         return point.tpot
     spread = np.sqrt(s.batch)
-    slope = (s.decode - s.decode[..., :1]) / np.maximum(s.batch - s.batch[..., :1], 1.0)
-    return point.tpot + z * spread * (s.prefill / np.asarray(osl, float) + slope)
+    return point.tpot + z * spread * (s.prefill / floats(osl) + point.batch_slope)
 
 
 def slots_needed(batch: Array, statistic: str) -> Array:
@@ -74,18 +75,19 @@ def slots_needed(batch: Array, statistic: str) -> Array:
 def closed_loop_ttft(s: Steps, tpot: Array, osl: ArrayLike, engine: Engine, statistic: str) -> Array:
     """TTFT with a constant number of requests in flight.
 
-    A finished request is replaced at once, so prompts rarely meet: the median is overhead plus the own prefill. Load tests
+    A finished request is replaced at once, so prompts rarely meet: the median is overhead plus the own
+    prefill. Load tests
     start with all prompts at once, and that burst stays in the mean: P*(B-1)/(2*rounds) (e2e_learnings, section 4).
     """
     steady = first_token_overhead(engine, tpot) + s.own_prefill
     burst = s.prefill * np.maximum(s.batch - 1, 0.0) / (2 * engine.burst_rounds)
     if statistic == "mean":
         return steady + burst
-    decodes = np.maximum(np.asarray(osl, float) - 1.0, 1.0)
+    decodes = np.maximum(floats(osl) - 1.0, 1.0)
     load = np.minimum(s.prefill * s.batch / (decodes * tpot), 0.98)
     return steady + (0.0 if statistic == "p50" else wait(load, s.prefill, statistic))
 
 
 def e2e(ttft: ArrayLike, tpot: ArrayLike, osl: ArrayLike) -> Array:
     """End-to-end seconds; at a percentile the two parts are taken as fully dependent, which is on the safe side."""
-    return np.asarray(ttft, float) + np.maximum(np.asarray(osl, float) - 1.0, 0.0) * np.asarray(tpot, float)
+    return floats(ttft) + np.maximum(floats(osl) - 1.0, 0.0) * floats(tpot)

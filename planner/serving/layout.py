@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+def floats(value: ArrayLike) -> Array:
+    """Return ``value`` as an array of floats."""
+    return np.asarray(value, dtype=np.float64)
 
 
 class Layout(NamedTuple):

@@ -30,14 +30,20 @@ class ShapeProblem:
 
 
 def shape_problem(model: Model, layout: Layout) -> ShapeProblem | None:
-    """Why the model cannot be split so, or None. Engines cut heads, widths, experts and layers only evenly or whole."""
+    """Why the model cannot be split so, or None. Engines cut heads, widths, experts and layers only evenly or
+    whole.
+    """
     if layout.pp > len(model.layers):
         return ShapeProblem("more pipeline stages than layers", f"{layout.pp} layers", f"{len(model.layers)}")
     ranks = layout.tp * layout.attention_dp
     if ranks % layout.ep:
-        return ShapeProblem("experts do not spread evenly", f"tp*attention_dp divisible by ep {layout.ep}", f"{ranks} ranks")
+        return ShapeProblem(
+            "experts do not spread evenly", f"tp*attention_dp divisible by ep {layout.ep}", f"{ranks} ranks"
+        )
     for group in model.groups:
-        problem = _mixer_problem(group.layer.mixer, layout.tp) or _ffn_problem(group.layer.ffn, layout, ranks // layout.ep)
+        problem = _mixer_problem(group.layer.mixer, layout.tp) or _ffn_problem(
+            group.layer.ffn, layout, ranks // layout.ep
+        )
         if problem is not None:
             return problem
     return None
@@ -66,8 +72,14 @@ def _ffn_problem(ffn: DenseFfn | MoeFfn | None, layout: Layout, sharing: int) ->
             return ShapeProblem("experts do not divide by ep", f"experts divisible by {layout.ep}", f"{ffn.experts}")
         case MoeFfn() if ffn.width % sharing:
             return ShapeProblem(
-                "expert width does not divide", f"a width divisible by tp*attention_dp/ep = {sharing}", f"{ffn.width}"
+                "expert width does not divide",
+                f"a width divisible by tp*attention_dp/ep = {sharing}",
+                f"{ffn.width}",
             )
         case DenseFfn() if ffn.width % layout.tp:
-            return ShapeProblem("feed-forward width does not divide by tp", f"a width divisible by {layout.tp}", f"{ffn.width}")
+            return ShapeProblem(
+                "feed-forward width does not divide by tp",
+                f"a width divisible by {layout.tp}",
+                f"{ffn.width}",
+            )
     return None

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from planner.architecture.linears import expert_linears, ffn_linears, mixer_linears
 from planner.architecture.model import Attention, LatentAttention, Layer, Linear, MoeFfn, Part, Shard
 from planner.architecture.state import layer_cache_bytes, layer_state_bytes
-from planner.serving.layout import Array, Layouts
+from planner.serving.layout import Array, Layouts, floats
 from planner.serving.replica import Replica
 
 # Hidden-width copies alive at once in a forward pass (residual, normalised, projections, all-reduce buffer), bf16.
@@ -58,7 +58,9 @@ def memory(replica: Replica, layouts: Layouts, tokens: ArrayLike) -> Memory:
 
 
 def weight_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
-    """Weights on the fullest GPU: cut matrices / tp, experts / (ep * expert_tp), layers / pp, replicated parts whole."""
+    """Weights on the fullest GPU: cut matrices / tp, experts / (ep * expert_tp), layers / pp, replicated parts
+    whole.
+    """
     total = np.zeros(np.broadcast(layouts.tp, layouts.pp).shape)
     for group in replica.groups:
         total = total + group.count * _layer_weight_bytes(replica, group.layer, layouts)
@@ -103,7 +105,10 @@ def activation_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
     model, tokens = replica.model, replica.engine.chunk_tokens
     widest = 0.0 * layouts.tp
     for group in replica.groups:
-        for linear in (*mixer_linears(group.layer.mixer, model.hidden), *ffn_linears(group.layer.ffn, model.hidden)):
+        for linear in (
+            *mixer_linears(group.layer.mixer, model.hidden),
+            *ffn_linears(group.layer.ffn, model.hidden),
+        ):
             widest = np.maximum(widest, linear.outputs / ways(linear, layouts, 1))
         if isinstance(group.layer.ffn, MoeFfn):
             width = group.layer.ffn.width * group.layer.ffn.top_k * (2 if group.layer.ffn.gated else 1)
@@ -120,7 +125,7 @@ def request_bytes_per_gpu(replica: Replica, layouts: Layouts, tokens: ArrayLike)
     pipeline stage holds its layers; tokens are rounded up to whole blocks.
     """
     block = replica.engine.block_tokens
-    length = np.ceil(np.asarray(tokens, dtype=float) / block) * block
+    length = np.ceil(floats(tokens) / block) * block
     total = np.zeros(1)
     for group in replica.groups:
         cache = layer_cache_bytes(group.layer, length, replica.kv_bytes)

@@ -17,7 +17,8 @@ ALL = "all"
 def weight_choices(model: Model, accelerator: Accelerator, asked: Sequence[str]) -> tuple[str, ...]:
     """Weight precisions to try, in a fixed order.
 
-    By default the checkpoint's own, and fp8 where the GPU multiplies it: both are what people deploy without an own quality
+    By default the checkpoint's own, and fp8 where the GPU multiplies it: both are what people deploy without
+    an own quality
     study. ``all`` adds every quantisation that usual tools reach. Raises UnknownNameError.
     """
     if ALL in asked:

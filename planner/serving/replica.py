@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from planner.architecture.model import LatentAttention, Layer, LayerGroup, LinearAttention, Mamba, Model, MoeFfn, Part
+from planner.architecture.model import (
+    LatentAttention,
+    Layer,
+    LayerGroup,
+    LinearAttention,
+    Mamba,
+    Model,
+    MoeFfn,
+    Part,
+)
 from planner.architecture.precision import WeightFormat, weight_formats
 from planner.catalog.hardware import Accelerator
 from planner.cost.collective import Topology
@@ -67,7 +76,9 @@ class Replica:
         return any(isinstance(group.layer.ffn, MoeFfn) for group in self.groups)
 
     def layer_gap(self, layer: Layer) -> float:
-        """Idle seconds between the kernels of one layer (e2e_learnings: about 30 us, more for latent or linear attention)."""
+        """Idle seconds between the kernels of one layer (e2e_learnings: about 30 us, more for latent or linear
+        attention).
+        """
         engine, mixer = self.engine, layer.mixer
         gap = engine.layer_gap * ((mixer is not None) + (layer.ffn is not None)) / 2
         if isinstance(mixer, LatentAttention | LinearAttention | Mamba):
