@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from planner.catalog.hardware import Accelerator
 from planner.cost.efficiency import Efficiency
-from planner.cost.roofline import Array, array, peak_flops, smooth_maximum
+from planner.cost.roofline import Array, array, memory_seconds, peak_flops, smooth_maximum
 from planner.units import Seconds
 
 _CHUNK = 64.0  # tokens of one chunk of chunked linear attention (Mamba-2 and gated delta rule kernels)
@@ -19,11 +19,13 @@ def elementwise_seconds(
     accelerator: Accelerator,
     efficiency: Efficiency,
     launch: Seconds | None = None,
+    cache_hot: bool = False,
 ) -> Array:
     """Seconds of a kernel that only moves ``traffic_bytes``: launch + bytes/(em*BW); 0 for no bytes."""
     size = array(traffic_bytes)
     constants = efficiency.elementwise
-    total = size / (constants.memory * accelerator.memory_bandwidth)
+    cached = efficiency.cache.sequence if cache_hot else 0.0
+    total = memory_seconds(size, constants.memory, 0.0, accelerator, efficiency, cached)
     total = total + (constants.launch if launch is None else launch)
     return np.where(size > 0, total, 0.0)
 

@@ -92,6 +92,8 @@ def effective_math(math: str, accelerator: Accelerator) -> str:
     flops = accelerator.flops
     if math == "fp8_block":
         return math if "fp8" in flops else "bf16"
+    if math == "int8" and flops.get("int8", 0.0) < accelerator.peak("bf16"):
+        return "bf16"  # absent, or kept only for compatibility (Blackwell Ultra)
     if math in flops or math in ("bf16", "fp16", "fp32"):
         return math
     if math == "fp4" and "fp8" in flops:
