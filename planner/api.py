@@ -27,6 +27,7 @@ from planner.serving.replica import KV_BYTES, Replica
 
 _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
+UNDATED_STATIC = "2024"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,12 @@ class Catalogs:
         efficiency = load_efficiency(accelerator.family, self.folders)
         return Supply(accelerator, efficiency, count, None if price is None else price.usd_per_gpu_hour)
 
-    def replica(self, model: str, gpu: str, weights: str, kv: str, engine: str) -> Replica:
+    def replica(
+        self, model: str, gpu: str, weights: str, kv: str, engine: str, *, version: str = "", date: str = ""
+    ) -> Replica:
         """Build the replica of catalog names; an empty ``kv`` is what the engine does by default."""
         accelerator = self.hardware.accelerator(gpu)
-        profile = load_engine(engine or "vllm", self.folders)
+        profile = load_engine(engine or "vllm", self.folders, version=version, date=date)
         weights = _WEIGHT_NAMES.get(weights, weights)
         kv = _KV_NAMES.get(kv, kv) or kv_default(weights, profile)
         if kv not in KV_BYTES:
@@ -112,7 +115,21 @@ def no_plan(rows: list[tuple[str, int, str]]) -> NoPlanError:
 def estimate(points: Sequence[Point], *, catalogs: Catalogs | None = None) -> list[Estimate]:
     """Predict fixed configurations, one result per point in order; what cannot be predicted says why."""
     known = catalogs or Catalogs()
-    return estimate_points(points, lambda p: known.replica(p.model, p.gpu, p.weights, p.kv, p.engine))
+    return estimate_points(points, lambda p: replica_of_point(p, known))
+
+
+def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
+    """Build the replica of a fixed configuration.
+
+    Static batches without date or version are taken as offline benchmarks of 2023-24 software, where that way of
+    measuring comes from; everything else undated is current.
+    """
+    date = point.date
+    if point.mode == "static" and not date and not point.engine_version:
+        date = UNDATED_STATIC
+    return catalogs.replica(
+        point.model, point.gpu, point.weights, point.kv, point.engine, version=point.engine_version, date=date
+    )
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:

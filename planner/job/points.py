@@ -54,6 +54,7 @@ class Point:
     kv: str = ""
     engine: str = ""
     engine_version: str = ""
+    date: str = ""
     mode: str = "aggregated"
     concurrency: float = 1.0
     isl: float = 1.0
@@ -100,6 +101,7 @@ def _point(row: Mapping[str, str], line: int) -> Point:
             kv=row.get("kv", "").lower(),
             engine=row.get("engine", "").lower(),
             engine_version=row.get("engine_version", ""),
+            date=row.get("measured", ""),
             mode=row["mode"],
             concurrency=_number(row, "concurrency"),
             isl=_number(row, "isl"),

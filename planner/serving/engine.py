@@ -6,6 +6,7 @@ engine only its departures, so that a new engine or version touches no Python fi
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,9 +60,15 @@ def known_engines(extra: Sequence[Path] = ()) -> list[str]:
     return sorted(path.stem for path in _profiles(tuple(extra)).values() if path.stem != "default")
 
 
-def load_engine(name: str, extra: Sequence[Path] = ()) -> Engine:
-    """Read the profile of an engine over the shared defaults. Raises UnknownNameError, InputError."""
-    return _load(name.lower(), tuple(extra))
+def load_engine(name: str, extra: Sequence[Path] = (), *, version: str = "", date: str = "") -> Engine:
+    """Read the profile of an engine over the shared defaults. Raises UnknownNameError, InputError.
+
+    Parameters
+    ----------
+    version, date : of the software (``0.5.4``; ``2024-06`` or longer), empty for current. A profile lists eras of older
+        software that behave otherwise; the date decides, and the version where there is none.
+    """
+    return _load(name.lower(), tuple(extra), version, date)
 
 
 def _profiles(extra: tuple[Path, ...]) -> Mapping[str, Path]:
@@ -73,21 +80,38 @@ def _profiles(extra: tuple[Path, ...]) -> Mapping[str, Path]:
 
 
 @lru_cache(maxsize=64)
-def _load(name: str, extra: tuple[Path, ...]) -> Engine:
+def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine:
     profiles = _profiles(extra)
     if name not in profiles:
         raise UnknownNameError("engine", name, profiles, listing="planner catalog engines")
     merged: dict[str, dict[str, Any]] = {}
     for stem in ("default", name):
-        for section, values in _read(profiles[stem]).items():
-            merged.setdefault(section, {}).update(values)
+        data = _read(profiles[stem])
+        eras = data.pop("era", [])
+        for layer in (data, *(era for era in eras if _of_era(era, version, date))):
+            for section, values in layer.items():
+                if isinstance(values, dict):
+                    merged.setdefault(section, {}).update(values)
     try:
         return _engine(name, merged)
     except KeyError as missing:
         raise InputError(f"engine profile {name!r}: no value for {missing}", hint=str(profiles[name])) from None
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def _of_era(era: Mapping[str, Any], version: str, date: str) -> bool:
+    """Whether software of ``version`` or ``date`` belongs to an era: dates up to ``until``, else versions below ``below``."""
+    if date:
+        return date[: len(era["until"])] <= str(era["until"])
+    numbers = _version_numbers(version)
+    return bool(numbers) and numbers < _version_numbers(str(era["below"]))
+
+
+def _version_numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    return tuple(int(part) for part in match[1].split(".")) if match else ()
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:

@@ -74,7 +74,7 @@ def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Esti
 
 
 def _replica_key(point: Point) -> tuple[object, ...]:
-    return (point.model, point.gpu, point.weights, point.kv, point.engine, point.engine_version, point.mode)
+    return (point.model, point.gpu, point.weights, point.kv, point.engine, point.engine_version, point.date, point.mode)
 
 
 def _unsupported(point: Point) -> str | None:
