@@ -76,8 +76,8 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "tied": ("tie_word_embeddings",),
 }
 
-_MISSING: Final = object()
-Default = int | None | object
+LARGEST: Final[Mapping[str, int]] = dict.fromkeys(ALIASES["layers"], 10_000)
+"""Above this a number is a mistake, and would take memory without end."""
 
 
 class Fields:
@@ -85,7 +85,7 @@ class Fields:
 
     Parameters
     ----------
-    raw : the parsed object; null counts as absent.
+    raw : the parsed object.
     where : file name for messages.
     defaults : what the model class assumes when the config is silent, by canonical or own name.
     """
@@ -173,7 +173,10 @@ class Fields:
         return self._find(name)[1]
 
     def _find(self, name: str) -> tuple[str, object]:
-        """Return the first alias that has a value, else the class default, else None."""
+        """Return the first alias that has a value, else the class default, else None.
+
+        A null is a choice, such as no sliding window, so it keeps the class default away.
+        """
         names = ALIASES.get(name, (name,))
         self.read.update(names)
         for alias in names:
@@ -181,7 +184,7 @@ class Fields:
             if value is not None:
                 return alias, value
         for alias in (name, *names):
-            if alias in self._defaults:
+            if alias in self._defaults and not any(given in self._raw for given in names):
                 return alias, self._defaults[alias]
         return name, None
 
@@ -192,8 +195,9 @@ class Fields:
             and math.isfinite(value)
             and value == int(value)
         )
-        if not whole or not minimum <= int(value) < 1 << 40:  # type: ignore[call-overload]
-            raise self._wrong(name, value, f"a whole number of at least {minimum}")
+        largest = LARGEST.get(name, 1 << 40)
+        if not whole or not minimum <= int(value) <= largest:  # type: ignore[call-overload]
+            raise self._wrong(name, value, f"a whole number from {minimum} to {largest:,}")
         return int(value)  # type: ignore[call-overload,no-any-return]
 
     def _wrong(self, name: str, value: object, expected: str) -> InputError:
