@@ -16,9 +16,9 @@ from planner.job.parse import parse_length
 from planner.job.points import Point, PoolPoint
 from planner.report.emit import emit
 from planner.report.formats import rows_text
-from planner.serving.aggregated import Lengths
 from planner.serving.iteration import Work, iteration_ledger
 from planner.serving.layout import Layout, Layouts, floats
+from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
 from planner.serving.replica import Replica
 from planner.units import GIB
@@ -76,7 +76,7 @@ def describe(request: SingleRequest, catalogs: Catalogs) -> dict[str, Any]:
     if found.status != "ok":
         raise InputError(found.reason)
     lengths = Lengths(p.isl, p.osl)
-    budget = memory(replica, Layouts.of([request.layout], column=False), lengths.total)
+    budget = memory(replica, Layouts.of([request.layout], column=False), lengths)
     share = p.concurrency / p.pool.workers / request.layout.attention_dp
     batch = min(share, float(budget.slots[0]))
     held = {

@@ -10,9 +10,10 @@ import numpy as np
 from planner.job.slo import Slo
 from planner.job.workload import Workload
 from planner.search.reject import Rejected, Rejections
-from planner.serving.aggregated import Lengths, OpenLoop, open_loop
+from planner.serving.aggregated import OpenLoop, open_loop
 from planner.serving.latency import STATISTICS, e2e, open_loop_tpot, open_loop_ttft, slots_needed
 from planner.serving.layout import Array, BoolArray, Layout, Layouts
+from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 from planner.units import format_bytes, format_duration
@@ -52,7 +53,7 @@ class Family:
             self.replica,
             tuple(kept),
             columns,
-            memory(self.replica, columns, self.lengths.total),
+            memory(self.replica, columns, self.lengths),
             self.lengths,
         )
 
@@ -69,7 +70,7 @@ def fitting(replica: Replica, candidates: list[Layout], workload: Workload, reje
     if not candidates:
         return None
     lengths = lengths_of(workload)
-    budget = memory(replica, Layouts.of(candidates), lengths.total)
+    budget = memory(replica, Layouts.of(candidates), lengths)
     fits = np.broadcast_to(budget.fits, (len(candidates), 1))[:, 0]
     _record_memory(replica, candidates, budget, fits, rejections)
     kept = [layout for layout, ok in zip(candidates, fits, strict=True) if ok]

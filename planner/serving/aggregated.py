@@ -18,38 +18,9 @@ from numpy.typing import ArrayLike
 
 from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.layout import Array, Layouts, floats
+from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Tokens of a request: prompt ``isl`` of which ``cached`` lie in the prefix cache, and output ``osl``.
-    Scalars or arrays.
-    """
-
-    isl: ArrayLike
-    osl: ArrayLike
-    cached: ArrayLike = 0.0
-
-    def column(self, rows: int) -> Lengths:
-        """The same for ``rows`` rows as columns [rows, 1]."""
-        return Lengths(*(np.broadcast_to(floats(x), (rows,))[:, None] for x in (self.isl, self.osl, self.cached)))
-
-    @property
-    def new(self) -> Array:
-        """Prompt tokens to prefill, at least one: the last token is always computed."""
-        return np.maximum(floats(self.isl) - floats(self.cached), 1.0)
-
-    @property
-    def decode_context(self) -> Array:
-        """Mean KV length over the decode of a request."""
-        return floats(self.isl) + floats(self.osl) / 2
-
-    @property
-    def total(self) -> Array:
-        """Tokens held when the request ends."""
-        return floats(self.isl) + floats(self.osl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +89,7 @@ class OpenLoop:
 def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> OpenLoop:
     """Operating points by running batch: the rate follows from Little's law, so nothing has to be solved for."""
     s = steps(replica, layouts, batch, lengths)
-    budget = memory(replica, layouts, lengths.total)
+    budget = memory(replica, layouts, lengths)
     tpot = tpot_mean(s, lengths.osl, others=s.batch)
     decodes = np.maximum(floats(lengths.osl) - 1.0, 1.0)
     per_rank = s.batch / (decodes * tpot)

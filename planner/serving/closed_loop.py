@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.serving.aggregated import Lengths, Steps, steps, tpot_mean
+from planner.serving.aggregated import Steps, steps, tpot_mean
 from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.latency import closed_loop_ttft, z_score
 from planner.serving.layout import Array, Layouts, floats
+from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 
@@ -59,7 +60,7 @@ def closed_loop(replica: Replica, layouts: Layouts, concurrency: Array, lengths:
     phases, capped
     by the slots of the KV cache. What does not fit waits, and TTFT grows by what Little's law leaves of the cycle.
     """
-    budget = memory(replica, layouts, lengths.total)
+    budget = memory(replica, layouts, lengths)
     slots = np.maximum(budget.slots, 1.0)
     grid = _Grid(replica, layouts, np.maximum(concurrency, 1.0), lengths)
     decodes = np.maximum(floats(lengths.osl) - 1.0, 1.0)
@@ -101,7 +102,7 @@ def static_batch(replica: Replica, layouts: Layouts, batch: Array, lengths: Leng
     duration = waves * (prefill + (osl-1) * D(batch, mean context)); a batch larger than the KV cache runs in waves,
     batch/slots times the time of one (e2e_learnings, section 1).
     """
-    budget = memory(replica, layouts, lengths.total)
+    budget = memory(replica, layouts, lengths, together=True)
     slots = np.maximum(budget.slots, 1.0)
     together, waves = np.minimum(batch, slots), np.maximum(batch / slots, 1.0)
     prefill = _prefill_together(replica, layouts, together, lengths)

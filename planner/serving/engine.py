@@ -30,7 +30,8 @@ class Engine:
     max_sequences : most running sequences per attention rank.
     utilization : share of usable memory that the engine takes; with ``of_free`` the share of what weights leave.
     step, sequence : host time per iteration, and per running sequence in it.
-    layer_gap, latent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
+    grows : KV blocks are taken as a request grows (and preempted when they run out); else its full length is reserved.
+    layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     """
@@ -43,11 +44,13 @@ class Engine:
     utilization: float
     of_free: bool
     reserve: Bytes
+    grows: bool
     kv_follows_weights: bool
     step: Seconds
     sequence: Seconds
     layer_gap: Seconds
     latent_gap: Seconds
+    recurrent_gap: Seconds
     sparse_gap: Seconds
     moe_gap: Seconds
     offset: Seconds
@@ -134,11 +137,13 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         utilization=float(memory["utilization"]),
         of_free=bool(memory.get("of_free", False)),
         reserve=memory["reserve_gib"] * GIB,
+        grows=bool(memory["grows"]),
         kv_follows_weights=bool(memory["kv_follows_weights"]),
         step=overhead["step_us"] * 1e-6,
         sequence=overhead["sequence_us"] * 1e-6,
         layer_gap=overhead["layer_gap_us"] * 1e-6,
         latent_gap=overhead["latent_gap_us"] * 1e-6,
+        recurrent_gap=overhead["recurrent_gap_us"] * 1e-6,
         sparse_gap=overhead["sparse_gap_us"] * 1e-6,
         moe_gap=overhead["moe_gap_us"] * 1e-6,
         offset=first["offset_ms"] * 1e-3,

@@ -10,10 +10,10 @@ import numpy as np
 
 from planner.errors import PlannerError
 from planner.job.points import Point
-from planner.serving.aggregated import Lengths
 from planner.serving.closed_loop import closed_loop, static_batch
 from planner.serving.layout import Layout, Layouts
 from planner.serving.legality import shape_problem
+from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory
 from planner.serving.replica import Replica
 from planner.units import GIB, format_bytes

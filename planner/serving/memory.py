@@ -14,6 +14,7 @@ from planner.architecture.linears import expert_linears, ffn_linears, mixer_line
 from planner.architecture.model import Attention, LatentAttention, Layer, Linear, MoeFfn, Part, Shard
 from planner.architecture.state import layer_cache_bytes, layer_state_bytes
 from planner.serving.layout import Array, Layouts, floats
+from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
 
 # Hidden-width copies alive at once in a forward pass (residual, normalised, projections, all-reduce buffer), bf16.
@@ -39,8 +40,11 @@ class Memory:
         return np.asarray(self.slots >= 1)
 
 
-def memory(replica: Replica, layouts: Layouts, tokens: ArrayLike) -> Memory:
-    """Memory budget when each request reserves ``tokens`` (prompt plus output) of KV cache.
+def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bool = False) -> Memory:
+    """Memory budget for requests of the asked lengths.
+
+    An engine that takes KV blocks as requests grow holds the mean context of requests at all stages of their life,
+    isl + osl/2 (``together``: requests that grow in step need their full length at the end); one that reserves holds isl + osl.
 
     room = utilisation * usable - weights - activations - reserve (or utilisation of what weights leave, for engines
     that count so); slots = room / request. Every stage holds its layers' share of the cache of all micro-batches.
@@ -52,6 +56,7 @@ def memory(replica: Replica, layouts: Layouts, tokens: ArrayLike) -> Memory:
         room = engine.utilization * (capacity - weights - activations - engine.reserve)
     else:
         room = engine.utilization * capacity - weights - activations - engine.reserve
+    tokens = lengths.decode_context if engine.grows and not together else lengths.total
     request = request_bytes_per_gpu(replica, layouts, tokens)
     slots = np.floor(np.maximum(room, 0.0) / request)
     return Memory(weights, activations, capacity, room, request, np.minimum(slots, engine.max_sequences))

@@ -81,8 +81,10 @@ class Replica:
         """
         engine, mixer = self.engine, layer.mixer
         gap = engine.layer_gap * ((mixer is not None) + (layer.ffn is not None)) / 2
-        if isinstance(mixer, LatentAttention | LinearAttention | Mamba):
+        if isinstance(mixer, LatentAttention):
             gap += engine.latent_gap
+        if isinstance(mixer, LinearAttention | Mamba):
+            gap += engine.recurrent_gap
         if isinstance(mixer, LatentAttention) and mixer.indexer is not None:
             gap += engine.sparse_gap
         if isinstance(layer.ffn, MoeFfn):
