@@ -20,9 +20,7 @@ _INDEX: Final = "index.toml"
 _LISTING: Final = "planner catalog models"
 
 
-def load_model(
-    name_or_path: str, extra_dirs: Sequence[Path] = (), assume_architecture: str | None = None
-) -> Model:
+def load_model(name_or_path: str, extra_dirs: Sequence[Path] = (), assume_architecture: str | None = None) -> Model:
     """Return the model of that catalog name or alias (any case), or of a config.json, its folder or a TOML
     file.
 
@@ -72,7 +70,7 @@ def write_index(folder: Path) -> None:
     models = {slug_of(file): _read(file) for file in _model_files(folder)}
     aliases: dict[str, str] = {}
     for stem, model in models.items():
-        for name in (*model.aliases, model.id.rpartition("/")[2]):
+        for name in _names(model):
             key = name.lower()
             if (slug(key) in models and slug(key) != stem) or aliases.setdefault(key, stem) != stem:
                 raise InputError(f"two models are called {name!r}: {aliases.get(key, slug(key))} and {stem}")
@@ -80,6 +78,12 @@ def write_index(folder: Path) -> None:
     lines += [f'"{stem}" = "{model.id}"' for stem, model in models.items()]
     lines += ["", "[aliases]", *(f'"{name}" = "{stem}"' for name, stem in sorted(aliases.items()))]
     (folder / _INDEX).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _names(model: Model) -> Iterable[str]:
+    """Yield every name of a model but its id: aliases, and all of them without their organisation."""
+    yield from model.aliases
+    yield from (name.rpartition("/")[2] for name in (model.id, *model.aliases) if "/" in name)
 
 
 def slug_of(file: Path) -> str:
@@ -105,7 +109,7 @@ def _index(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
         return table["models"], table["aliases"]
     models = {slug_of(file): _read(file) for file in _model_files(folder)}
-    names = {name.lower(): stem for stem, model in models.items() for name in (model.id, *model.aliases)}
+    names = {name.lower(): stem for stem, model in models.items() for name in (model.id, *_names(model))}
     return {stem: model.id for stem, model in models.items()}, names
 
 

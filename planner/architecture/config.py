@@ -97,9 +97,7 @@ def read_json_object(file: Path) -> dict[str, object]:
             f"cannot read {file.name}: {problem.strerror}", hint="give a config.json or its folder"
         ) from None
     except (ValueError, RecursionError) as problem:
-        raise InputError(
-            f"{file.name} is not valid JSON: {problem}", hint="give the config.json of a model"
-        ) from None
+        raise InputError(f"{file.name} is not valid JSON: {problem}", hint="give the config.json of a model") from None
     if not isinstance(value, dict):
         raise InputError(
             f"{file.name} holds a {type(value).__name__}, not an object",
@@ -140,9 +138,7 @@ def _unknown(model_type: object, text: Mapping[str, object], where: str) -> Inpu
     llama = FAMILIES["llama"]
     with contextlib.suppress(InputError):
         _layers(fields, llama)
-    unread = sorted(
-        key for key in set(text) - fields.read - UNIMPORTANT if not key.endswith(_UNIMPORTANT_ENDINGS)
-    )
+    unread = sorted(key for key in set(text) - fields.read - UNIMPORTANT if not key.endswith(_UNIMPORTANT_ENDINGS))
     named = ", ".join(unread[:12]) + (" ..." if len(unread) > 12 else "")
     return InputError(
         f"{where}: unknown model_type {model_type!r}; fields not understood: {named or 'none'}",
@@ -177,9 +173,7 @@ def _with_mtp(fields: Fields, family: Family, model: Model) -> Model:
         model.layers[-1],
     )
     hidden = model.hidden
-    return replace(
-        model, mtp_layers=(last,) * count, mtp_extra_parameters=count * (2 * hidden * hidden + 3 * hidden)
-    )
+    return replace(model, mtp_layers=(last,) * count, mtp_extra_parameters=count * (2 * hidden * hidden + 3 * hidden))
 
 
 UNIMPORTANT: Final = frozenset(

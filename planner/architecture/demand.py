@@ -62,9 +62,7 @@ def linear_flops(model: Model) -> Flop:
     """Count the FLOPs of all weight matrices for one token, router and LM head included."""
     router = sum(
         g.count
-        * _flops(
-            tuple(linear for linear in ffn_linears(g.layer.ffn, model.hidden) if linear.part is Part.ROUTER)
-        )
+        * _flops(tuple(linear for linear in ffn_linears(g.layer.ffn, model.hidden) if linear.part is Part.ROUTER))
         for g in model.groups
     )
     head = 2.0 * model.vocab * model.hidden

@@ -77,9 +77,7 @@ def restore(text: str, where: str = "model file") -> Model:
     try:
         return _model(tomllib.loads(text))
     except tomllib.TOMLDecodeError as problem:
-        raise InputError(
-            f"{where} is not valid TOML: {problem}", hint="compare with models_catalog"
-        ) from None
+        raise InputError(f"{where} is not valid TOML: {problem}", hint="compare with models_catalog") from None
     except (TypeError, ValueError, KeyError, AttributeError) as problem:
         raise InputError(f"{where} is no model file: {problem}", hint="compare with models_catalog") from None
 
@@ -89,9 +87,7 @@ def _model(table: Table) -> Model:
     ffns = {name: _build(_FFNS[entry.pop("kind")], entry) for name, entry in table.pop("ffn", {}).items()}
     layers = {name: _layer(entry, mixers, ffns) for name, entry in table.pop("layer").items()}
     checkpoint = table.pop("checkpoint", {})
-    checkpoint["parts"] = tuple(
-        (Part(part), precision) for part, precision in checkpoint.get("parts", {}).items()
-    )
+    checkpoint["parts"] = tuple((Part(part), precision) for part, precision in checkpoint.get("parts", {}).items())
     table["checkpoint"] = _build(Checkpoint, checkpoint)
     table["layers"] = tuple(layers[name] for name in _expand(table.pop("order")))
     table["mtp_layers"] = tuple(layers[name] for name in _expand(table.pop("mtp_order", [])))
@@ -228,6 +224,5 @@ def _toml(value: Any) -> str:
         if value and dataclasses.is_dataclass(value[0]):
             return "[\n" + "".join(f"  {_toml(given)},\n" for given in value) + "]"
         return "[" + ", ".join(_toml(given) for given in value) + "]"
-    # JSON strings, whole numbers and booleans are written the same in TOML, except that TOML wants DEL
-    # escaped
-    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+    # strings, whole numbers and booleans are written as in JSON, except that TOML wants DEL escaped
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -106,9 +106,7 @@ class Fields:
         if value is None:
             if default is None:
                 names = " or ".join(ALIASES.get(name, (name,))[:3])
-                raise InputError(
-                    f"{self.where}: the field {names} is missing", hint="give the complete config.json"
-                )
+                raise InputError(f"{self.where}: the field {names} is missing", hint="give the complete config.json")
             return default
         return self._whole(found, value, minimum)
 
@@ -159,12 +157,7 @@ class Fields:
         found, value = self._find(name)
         if value is None:
             return default
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value < 0
-        ):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise self._wrong(found, value, "a number of at least zero")
         return float(value)
 

@@ -94,9 +94,7 @@ def _latent_linears(a: LatentAttention, hidden: int) -> tuple[Linear, ...]:
     return (
         *query,
         Linear("kv_a", hidden, a.kv_rank + a.rope_dim, Shard.REPLICATED, _ATTENTION),
-        Linear(
-            "kv_b", a.kv_rank, a.heads * (a.nope_dim + a.value_dim), Shard.COLUMN, _ATTENTION, absorbed=True
-        ),
+        Linear("kv_b", a.kv_rank, a.heads * (a.nope_dim + a.value_dim), Shard.COLUMN, _ATTENTION, absorbed=True),
         Linear("o", a.heads * a.value_dim, hidden, Shard.ROW, _ATTENTION),
         *_indexer_linears(a.indexer, a.query_rank or hidden, hidden),
     )
@@ -128,9 +126,7 @@ def _moe_linears(ffn: MoeFfn, hidden: int) -> tuple[Linear, ...]:
     return tuple(linears)
 
 
-def _block(
-    prefix: str, hidden: int, width: int, part: Part, *, gated: bool, bias: bool
-) -> tuple[Linear, ...]:
+def _block(prefix: str, hidden: int, width: int, part: Part, *, gated: bool, bias: bool) -> tuple[Linear, ...]:
     """Up (with gate: both in one matrix) and down projections of one feed-forward block."""
     name, outputs = ("gate_up", 2 * width) if gated else ("up", width)
     return (

@@ -50,9 +50,7 @@ def small_parameters(model: Model) -> int:
 def mtp_parameters(model: Model) -> int:
     """Count the multi-token-prediction layers with their projections, without their share of embedding and
     head."""
-    layers = sum(
-        sum(layer_parameters(layer, model.hidden).values()) + _small(layer) for layer in model.mtp_layers
-    )
+    layers = sum(sum(layer_parameters(layer, model.hidden).values()) + _small(layer) for layer in model.mtp_layers)
     return layers + model.mtp_extra_parameters
 
 

@@ -89,9 +89,7 @@ def precision_family(name: str) -> str:
 def weight_bytes(model: Model, weights: str) -> Mapping[Part, Bytes]:
     """Count the bytes of all weights by part at a named precision; norms are in the part ``attention``."""
     formats = weight_formats(model, weights)
-    sizes = {
-        part: count * formats[part].bytes_per_weight for part, count in parameters_by_part(model).items()
-    }
+    sizes = {part: count * formats[part].bytes_per_weight for part, count in parameters_by_part(model).items()}
     sizes[Part.ATTENTION] += small_parameters(model) * FORMATS["bf16"].bytes_per_weight
     return sizes
 

@@ -54,9 +54,7 @@ def _from_config(model: Model, config: Mapping[str, Any], where: str) -> Model:
         case "modelopt" | "modelopt_fp4":
             return _modelopt(model, config, where)
         case "gptq" | "awq" | "auto-round" | "bitsandbytes" | "gptq_marlin" | "awq_marlin":
-            four = (
-                config.get("load_in_4bit") or config.get("bits", 8 if config.get("load_in_8bit") else 4) == 4
-            )
+            four = config.get("load_in_4bit") or config.get("bits", 8 if config.get("load_in_8bit") else 4) == 4
             form = "int4" if four else "int8"
         case _:
             raise InputError(
@@ -76,9 +74,7 @@ def _compressed(config: Mapping[str, Any], where: str) -> str:
     first = next(iter(groups.values()), None) if isinstance(groups, dict) else None
     weights = first.get("weights") if isinstance(first, dict) else None
     if not isinstance(weights, dict):
-        raise InputError(
-            f"{where}: quantization_config has no weights in config_groups", hint="check the config"
-        )
+        raise InputError(f"{where}: quantization_config has no weights in config_groups", hint="check the config")
     bits, kind, group = weights.get("num_bits"), weights.get("type"), weights.get("group_size")
     named = {
         (8, "float"): "fp8_block" if weights.get("strategy") == "block" else "fp8",
@@ -87,9 +83,7 @@ def _compressed(config: Mapping[str, Any], where: str) -> str:
         (4, "float"): "nvfp4" if group == 16 else "mxfp4",
     }
     if (bits, kind) not in named:
-        raise InputError(
-            f"{where}: {bits}-bit {kind} weights are not understood", hint="8 or 4 bits, int or float"
-        )
+        raise InputError(f"{where}: {bits}-bit {kind} weights are not understood", hint="8 or 4 bits, int or float")
     return named[(int(bits or 0), str(kind))]
 
 
@@ -103,15 +97,11 @@ def _modelopt(model: Model, config: Mapping[str, Any], where: str) -> Model:
     if algorithm == "MIXED_PRECISION":
         layers = config.get("quantized_layers")
         done = _mixed(layers if isinstance(layers, dict) else {}, named)
-        model = replace(
-            model, checkpoint=Checkpoint(_narrowest(done.values()), tuple(sorted(done.items())), kv)
-        )
+        model = replace(model, checkpoint=Checkpoint(_narrowest(done.values()), tuple(sorted(done.items())), kv))
     elif algorithm in named:
         model = _converted(model, named[algorithm], ignored)
     else:
-        raise InputError(
-            f"{where}: quant_algo {algorithm!r} is not understood", hint=f"one of {', '.join(named)}"
-        )
+        raise InputError(f"{where}: quant_algo {algorithm!r} is not understood", hint=f"one of {', '.join(named)}")
     return replace(model, checkpoint=replace(model.checkpoint, kv=kv))
 
 
@@ -136,15 +126,11 @@ def _narrowest(forms: Iterable[str]) -> str:
     return min(forms, key=order.index, default="bf16")
 
 
-def _converted(
-    model: Model, form: str, ignored: list[str], parts: Iterable[Part] = tuple(_EXAMPLES)
-) -> Model:
+def _converted(model: Model, form: str, ignored: list[str], parts: Iterable[Part] = tuple(_EXAMPLES)) -> Model:
     """Apply a format to all parts whose modules are not in the list of exceptions."""
     has_experts = any(hasattr(group.layer.ffn, "experts") for group in model.groups)
     examples = {**_EXAMPLES, **({} if has_experts else {Part.FFN: _PLAIN_FFN})}
-    done = tuple(
-        (part, form) for part in parts if not any(_matches(rule, examples[part]) for rule in ignored)
-    )
+    done = tuple((part, form) for part in parts if not any(_matches(rule, examples[part]) for rule in ignored))
     return replace(model, checkpoint=Checkpoint(form, done))
 
 

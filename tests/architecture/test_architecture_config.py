@@ -43,7 +43,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     },
     "minicpm3": LATENT,
     "longcat_flash": {**LATENT, **EXPERTS, "zero_expert_num": 4},
-    "kimi_linear": {**LATENT, **EXPERTS, "linear_attn_config": {"full_attn_layers": [4], "num_heads": 4, "head_dim": 8}},
+    "kimi_linear": {
+        **LATENT,
+        **EXPERTS,
+        "linear_attn_config": {"full_attn_layers": [4], "num_heads": 4, "head_dim": 8},
+    },
     "deepseek_v4": {
         **EXPERTS,
         "num_key_value_heads": 1,
@@ -56,8 +60,13 @@ NEEDED: dict[str, dict[str, Any]] = {
         "index_head_dim": 8,
         "compress_ratios": [0, 128, 4, 128],
     },
-    **{name: LINEAR for name in ("qwen3_next", "qwen3_5", "qwen3_5_moe")},
-    "llama4": {"num_local_experts": 8, "num_experts_per_tok": 1, "intermediate_size_mlp": 128, "attention_chunk_size": 8},
+    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_moe"), LINEAR),
+    "llama4": {
+        "num_local_experts": 8,
+        "num_experts_per_tok": 1,
+        "intermediate_size_mlp": 128,
+        "attention_chunk_size": 8,
+    },
     "ernie4_5_moe": EXPERTS,
     "arctic": {"num_local_experts": 8, "num_experts_per_tok": 2},
     "nemotron-nas": {
@@ -79,7 +88,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     },
     "jamba": {"num_experts": 8, "num_experts_per_tok": 2},
     "bamba": {**MAMBA2, "attn_layer_indices": [1]},
-    "granitemoehybrid": {**MAMBA2, "layer_types": ["mamba", "attention", "mamba", "mamba"], "shared_intermediate_size": 64},
+    "granitemoehybrid": {
+        **MAMBA2,
+        "layer_types": ["mamba", "attention", "mamba", "mamba"],
+        "shared_intermediate_size": 64,
+    },
     "falcon_h1": MAMBA2,
     "lfm2": {"layer_types": ["conv", "full_attention", "conv", "conv"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "conv"]},
@@ -228,7 +241,9 @@ INT4 = {"group_0": {"weights": {"num_bits": 4, "type": "int", "group_size": 32, 
         ),
     ],
 )
-def test_the_checkpoint_has_the_precision_of_its_config(quantization: dict[str, Any], formats: list[str | None]) -> None:
+def test_the_checkpoint_has_the_precision_of_its_config(
+    quantization: dict[str, Any], formats: list[str | None]
+) -> None:
     model = build("deepseek_v3", quantization_config=quantization)
     assert [dict(model.checkpoint.parts).get(part) for part in PARTS] == formats
 
@@ -242,7 +257,7 @@ def test_a_sibling_modelopt_file_is_read(tmp_path: Path) -> None:
 
 
 def test_an_unknown_family_is_refused_with_the_fields_that_might_matter() -> None:
-    with pytest.raises(InputError, match="unknown model_type 'novel'.*warp_factor") as caught:
+    with pytest.raises(InputError, match=r"unknown model_type 'novel'.*warp_factor") as caught:
         build("novel", warp_factor=9)
     assert "--assume-arch" in str(caught.value.hint)
     model = model_from_config({**PLAIN, "model_type": "novel", "warp_factor": 9}, name="x", assume_architecture="llama")

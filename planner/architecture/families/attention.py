@@ -25,14 +25,10 @@ def head_dim(fields: Fields) -> int:
 def grouped_attention(fields: Fields, family: Family, index: int) -> Attention:
     """Build grouped-query attention of layer ``index``; kv heads default to all heads."""
     heads, width = fields.count("heads"), head_dim(fields)
-    return grouped(
-        fields, family, heads, fields.count("kv_heads", heads), width, window_of(fields, family, index)
-    )
+    return grouped(fields, family, heads, fields.count("kv_heads", heads), width, window_of(fields, family, index))
 
 
-def grouped(
-    fields: Fields, family: Family, heads: int, kv_heads: int, width: int, window: int | None
-) -> Attention:
+def grouped(fields: Fields, family: Family, heads: int, kv_heads: int, width: int, window: int | None) -> Attention:
     """Build grouped-query attention from its sizes and the conventions of the family. Raises InputError."""
     if heads % kv_heads:
         raise InputError(

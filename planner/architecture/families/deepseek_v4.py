@@ -60,9 +60,7 @@ def finish(fields: Fields, model: Model) -> Model:
     head = streams * streams * hidden + streams + 1
     return replace(
         model,
-        layers=tuple(
-            replace(layer, small_parameters=layer.small_parameters + each) for layer in model.layers
-        ),
+        layers=tuple(replace(layer, small_parameters=layer.small_parameters + each) for layer in model.layers),
         extra_parameters=model.extra_parameters + head,
     )
 

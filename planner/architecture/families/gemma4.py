@@ -47,9 +47,7 @@ def finish(fields: Fields, model: Model) -> Model:
         each += 4 * model.hidden + fields.count("experts")
     return replace(
         model,
-        layers=tuple(
-            replace(layer, small_parameters=layer.small_parameters + each) for layer in model.layers
-        ),
+        layers=tuple(replace(layer, small_parameters=layer.small_parameters + each) for layer in model.layers),
         extra_parameters=model.extra_parameters + shared,
     )
 

@@ -26,13 +26,9 @@ def nemotron_h_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
     unknown = {str(symbol) for symbol in pattern} - set("M*-E")
     if len(pattern) < layers or not pattern or unknown:
         problem = (
-            f"unknown layer kinds {sorted(unknown)}"
-            if unknown
-            else f"{len(pattern)} layer kinds for {layers} layers"
+            f"unknown layer kinds {sorted(unknown)}" if unknown else f"{len(pattern)} layer kinds for {layers} layers"
         )
-        raise InputError(
-            f"{fields.where}: hybrid_override_pattern has {problem}", hint="M, *, - or E for each layer"
-        )
+        raise InputError(f"{fields.where}: hybrid_override_pattern has {problem}", hint="M, *, - or E for each layer")
     norms = fields.count("hidden") * family.norm_size
     return tuple(_nemotron_layer(fields, family, str(symbol), norms) for symbol in pattern[:layers])
 

@@ -14,9 +14,7 @@ from planner.errors import InputError
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 
 
-def linear(
-    name: str, inputs: int, outputs: int, shard: Shard = Shard.COLUMN, *, bias: bool = False
-) -> Linear:
+def linear(name: str, inputs: int, outputs: int, shard: Shard = Shard.COLUMN, *, bias: bool = False) -> Linear:
     """Make a projection of a mixer."""
     return Linear(name, inputs, outputs, shard, Part.ATTENTION, bias=bias)
 
@@ -26,9 +24,7 @@ def state_dtype_bytes(fields: Fields) -> int:
     else."""
     name = fields.text("mamba_ssm_cache_dtype") or fields.text("mamba_ssm_dtype", "float32")
     if name not in _DTYPE_BYTES:
-        raise InputError(
-            f"{fields.where}: unknown state dtype {name!r}", hint=f"one of {', '.join(_DTYPE_BYTES)}"
-        )
+        raise InputError(f"{fields.where}: unknown state dtype {name!r}", hint=f"one of {', '.join(_DTYPE_BYTES)}")
     return _DTYPE_BYTES[name]
 
 
@@ -158,9 +154,7 @@ def mamba2(
 def mamba2_of_prefix(fields: Fields, *, norm: bool = True) -> Mamba:
     """Build the Mamba-2 mixer of Bamba, Falcon-H1 and Granite 4, whose fields start with ``mamba_``."""
     heads = fields.count("mamba_n_heads")
-    inner = fields.optional("mamba_d_ssm") or round(
-        fields.number("mamba_expand", 2.0) * fields.count("hidden")
-    )
+    inner = fields.optional("mamba_d_ssm") or round(fields.number("mamba_expand", 2.0) * fields.count("hidden"))
     width = fields.optional("mamba_d_head") or inner // heads
     return mamba2(
         fields,

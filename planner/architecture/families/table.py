@@ -123,9 +123,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "longcat_flash": _with(_DEEPSEEK, layers=variants.longcat_layers),
     "kimi_linear": _with(_DEEPSEEK, mixer=recurrent.kimi_delta_or_latent, router_bias=True),
     # GLM, ERNIE, Hunyuan, MiniMax, dots
-    "chatglm": _with(
-        _LLAMA, mixer=variants.chatglm_attention, qkv_bias="add_qkv_bias", output_bias="add_bias_linear"
-    ),
+    "chatglm": _with(_LLAMA, mixer=variants.chatglm_attention, qkv_bias="add_qkv_bias", output_bias="add_bias_linear"),
     "glm": _with(_QKV_BIAS, {"head_dim": 128}),
     "glm4": _with(_QKV_BIAS, {"head_dim": 128}, norms=4),
     "glm4_moe": _with(_QKV_BIAS, router_bias=True, qk_norm="head", adapt=variants.qk_norm_if_used),
@@ -156,9 +154,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "gemma": _GEMMA,
     "gemma2": _GEMMA2,
     "gemma3": _GEMMA3,
-    "gemma4": _with(
-        _GEMMA3, {"sliding_window": 512}, mixer=gemma4.attention, ffn=gemma4.ffn, finish=gemma4.finish
-    ),
+    "gemma4": _with(_GEMMA3, {"sliding_window": 512}, mixer=gemma4.attention, ffn=gemma4.ffn, finish=gemma4.finish),
     "cohere": _COHERE,
     "cohere2": _with(_COHERE, {"sliding_window": 4096}, windows=every(4)),
     "olmo": _with(_LLAMA, norm_size=0),
@@ -222,7 +218,5 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "falcon_h1": _with(_LLAMA, layers=hybrids.falcon_h1_layers),
     "zamba2": _with(_LLAMA, layers=hybrids.zamba2_layers),
     "lfm2": _with(_LLAMA, _TIED, mixer=recurrent.convolution_or_attention, qk_norm="head"),
-    "lfm2_moe": _with(
-        _LLAMA, _TIED, mixer=recurrent.convolution_or_attention, qk_norm="head", router_bias=True
-    ),
+    "lfm2_moe": _with(_LLAMA, _TIED, mixer=recurrent.convolution_or_attention, qk_norm="head", router_bias=True),
 }

@@ -48,9 +48,7 @@ def mllama_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
     plain = grouped_attention(fields, family, 0)
     cross = replace(plain, window=0, small_parameters=2 * plain.head_dim + 2)
     norms, ffn = 2 * fields.count("hidden"), dense(fields, family, 0)
-    return tuple(
-        Layer(cross if index in crossing else plain, ffn, norms) for index in range(fields.count("layers"))
-    )
+    return tuple(Layer(cross if index in crossing else plain, ffn, norms) for index in range(fields.count("layers")))
 
 
 def mllama_finish(fields: Fields, model: Model) -> Model:
@@ -63,9 +61,7 @@ def nemotron_nas_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
     absent."""
     blocks = fields.items("block_configs", fields.count("layers"))
     if blocks is None:
-        raise InputError(
-            f"{fields.where}: the field block_configs is missing", hint="give the complete config.json"
-        )
+        raise InputError(f"{fields.where}: the field block_configs is missing", hint="give the complete config.json")
     return tuple(_nas_layer(fields, family, block, index) for index, block in enumerate(blocks))
 
 
@@ -181,9 +177,7 @@ def multi_query_attention(fields: Fields, family: Family, index: int) -> Attenti
     """Build attention that has one KV head when ``multi_query`` is set, and all heads otherwise
     (StarCoder)."""
     heads = fields.count("heads")
-    return grouped(
-        fields, family, heads, 1 if fields.flag("multi_query", True) else heads, head_dim(fields), None
-    )
+    return grouped(fields, family, heads, 1 if fields.flag("multi_query", True) else heads, head_dim(fields), None)
 
 
 def chatglm_attention(fields: Fields, family: Family, index: int) -> Attention:
