@@ -103,18 +103,12 @@ def _core(layer: Layer, context: ArrayLike, latent_values_with_rope: bool) -> Ar
     match mixer:
         case Attention():
             core = 2.0 * mixer.heads * (mixer.head_dim + mixer.value_dim) * attended_tokens(mixer, tokens)
-            compressed = mixer.compressed
-            if compressed is None:
-                return core
-            return core + 2.0 * compressed.index_heads * compressed.index_dim * tokens / compressed.ratio
+            return core + _scoring(mixer, tokens)
         case LatentAttention():
             key = mixer.kv_rank + mixer.rope_dim
             value = key if latent_values_with_rope else mixer.kv_rank
             core = 2.0 * mixer.heads * (key + value) * attended_tokens(mixer, tokens)
-            indexer = mixer.indexer
-            if indexer is None or indexer.shared:
-                return core
-            return core + 2.0 * indexer.heads * indexer.head_dim * tokens
+            return core + _scoring(mixer, tokens)
         case LinearAttention():
             state = mixer.value_heads * mixer.key_dim * mixer.value_dim
         case Mamba():
@@ -122,6 +116,17 @@ def _core(layer: Layer, context: ArrayLike, latent_values_with_rope: bool) -> Ar
         case _:
             state = 0
     return np.full_like(tokens, STATE_FLOPS_PER_ELEMENT * state)
+
+
+def _scoring(mixer: Attention | LatentAttention, tokens: Array) -> Array:
+    """Count the FLOPs of scoring the whole context, token by token or in compressed entries."""
+    compressed = mixer.compressed if isinstance(mixer, Attention) else None
+    if compressed is not None:
+        return 2.0 * compressed.index_heads * compressed.index_dim * tokens / compressed.ratio
+    indexer = mixer.indexer
+    if indexer is None or indexer.shared:
+        return np.zeros_like(tokens)
+    return 2.0 * indexer.heads * indexer.head_dim * tokens
 
 
 def _flops(linears: tuple[Linear, ...]) -> Flop:

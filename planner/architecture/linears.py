@@ -73,8 +73,8 @@ def _attention_linears(a: Attention, hidden: int) -> tuple[Linear, ...]:
             Linear("o_a", mixed // groups, width, Shard.COLUMN, _ATTENTION, copies=groups),
             Linear("o_b", groups * width, hidden, Shard.ROW, _ATTENTION),
         ]
-    compress = a.compressed.projections if a.compressed else ()
-    return (*query, *(() if a.reuses_cache else keys_values), *compress, *output)
+    beside = a.compressed.projections if a.compressed else _indexer_linears(a.indexer, hidden, hidden)
+    return (*query, *(() if a.reuses_cache else keys_values), *beside, *output)
 
 
 def _latent_linears(a: LatentAttention, hidden: int) -> tuple[Linear, ...]:
@@ -106,6 +106,7 @@ def _indexer_linears(indexer: SparseIndexer | None, query_inputs: int, hidden: i
     if indexer is None or indexer.shared:
         return ()
     width = indexer.heads * indexer.head_dim
+    # MiniMax-M3 adds its scores up without the weights, which are too few to tell apart here
     return (
         Linear("index_q", query_inputs, width, Shard.REPLICATED, _ATTENTION),
         Linear("index_k", hidden, indexer.head_dim, Shard.REPLICATED, _ATTENTION),

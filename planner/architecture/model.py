@@ -65,6 +65,20 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class SparseIndexer:
+    """The light-weight scorer of sparse attention: picks ``top_k`` tokens of the context for each query.
+
+    ``shared``: the choice of an earlier layer is used again, so this layer has neither scorer weights nor
+    index keys.
+    """
+
+    heads: int
+    head_dim: int
+    top_k: int
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CompressedContext:
     """Cache entries that stand for ``ratio`` tokens each, for the whole context beside a window
     (DeepSeek-V4).
@@ -90,7 +104,8 @@ class Attention:
     factors it through that width (Step-3); ``output_rank`` > 0 factors the output in ``output_groups`` groups
     of heads (DeepSeek-V4). Without a ``value_projection`` values are made from the key projection (Gemma 4);
     if ``values_are_keys``, one cache entry serves both too (DeepSeek-V4). ``reuses_cache``: keys and values
-    come from an earlier layer. ``compressed``: what is kept beside the window. ``small_parameters``: q/k norms,
+    come from an earlier layer. ``compressed``: what is kept beside the window; ``indexer``: which tokens of
+    the context are attended (MiniMax-M3). ``small_parameters``: q/k norms,
     sinks.
     """
 
@@ -111,21 +126,8 @@ class Attention:
     values_are_keys: bool = False
     reuses_cache: bool = False
     compressed: CompressedContext | None = None
+    indexer: SparseIndexer | None = None
     small_parameters: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SparseIndexer:
-    """The light-weight scorer of DeepSeek sparse attention: picks ``top_k`` of the context for each query.
-
-    ``shared``: the choice of an earlier layer is used again, so this layer has neither scorer weights nor
-    index keys.
-    """
-
-    heads: int
-    head_dim: int
-    top_k: int
-    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def index_bytes_per_token(mixer: Mixer | None) -> Bytes:
     Where keys stand for several tokens (DeepSeek-V4) this is a fraction of one.
     """
     match mixer:
-        case LatentAttention(indexer=indexer) if indexer is not None and not indexer.shared:
+        case Attention(indexer=indexer) | LatentAttention(indexer=indexer) if indexer and not indexer.shared:
             return _index_key_bytes(indexer.head_dim)
         case Attention(compressed=compressed) if compressed is not None and compressed.index_dim:
             return _index_key_bytes(compressed.index_dim) / compressed.ratio
@@ -90,10 +90,10 @@ def attended_tokens(mixer: Mixer | None, context: ArrayLike) -> NDArray[np.float
             entries = np.floor(seen / compressed.ratio)
             chosen = np.minimum(entries, compressed.top_k) if compressed.top_k else entries
             return chosen + np.minimum(seen, mixer.window or 0)
+        case Attention(indexer=indexer) | LatentAttention(indexer=indexer) if indexer is not None:
+            return np.minimum(seen, indexer.top_k)
         case Attention(window=int() as limit):
             return np.minimum(seen, limit)
-        case LatentAttention(indexer=indexer) if indexer is not None:
-            return np.minimum(seen, indexer.top_k)
         case Attention() | LatentAttention():
             return seen
         case _:

@@ -86,6 +86,17 @@ NEEDED: dict[str, dict[str, Any]] = {
         "n_groups": 1,
         **EXPERTS,
     },
+    "step3p5": {"moe_num_experts": 8, "moe_top_k": 2, "share_expert_dim": 32, "moe_intermediate_size": 32},
+    "step3p7": {**EXPERTS, "share_expert_dim": 32},
+    **{
+        name: {
+            **EXPERTS,
+            "dense_intermediate_size": 96,
+            "moe_layer_freq": [0, 1, 1, 1],
+            "sparse_attention_config": {"sparse_attention_freq": [0, 1, 1, 1], "sparse_block_size": 16},
+        }
+        for name in ("minimax_m3", "minimax_m3_vl")
+    },
     "jamba": {"num_experts": 8, "num_experts_per_tok": 2},
     "bamba": {**MAMBA2, "attn_layer_indices": [1]},
     "granitemoehybrid": {
@@ -154,6 +165,8 @@ def test_a_multimodal_wrapper_is_unwrapped_and_passes_on_what_the_inner_part_lac
         ("step3", {}, [1, 2]),
         ("ernie4_5_moe", {"moe_layer_start_index": 2, "moe_layer_end_index": 3}, [2, 3]),
         ("dbrx", {}, [0, 1, 2, 3]),
+        ("step3p5", {}, [3]),
+        ("minimax_m3", {}, [1, 2, 3]),
         ("lfm2_moe", {**EXPERTS, "num_dense_layers": 2}, [2, 3]),
     ],
 )

@@ -89,24 +89,28 @@ def kimi_delta_or_latent(fields: Fields, family: Family, index: int) -> LinearAt
     """Build a layer of Kimi Linear (arXiv 2510.26692): delta attention with a decay per channel, or latent
     attention."""
     config = fields.inner("linear_attn_config")
-    if config is None:
-        raise InputError(
-            f"{fields.where}: the field linear_attn_config is missing", hint="give the complete config.json"
-        )
-    full = config.items("full_attn_layers") or ()
-    if index + 1 in full:  # the lists of this config count from one
+    full = config.items("full_attn_layers") if config is not None else None
+    # the list counts layers from one
+    if index + 1 in full if full is not None else is_full_attention(fields, index):
         return latent_attention(fields, family, index)
-    heads, width = config.count("num_heads"), config.count("head_dim")
-    kernel, hidden = config.count("short_conv_kernel_size", 4), fields.count("hidden")
+    if config is not None:
+        heads, width, kernel = config.count("num_heads"), config.count("head_dim"), "short_conv_kernel_size"
+    else:
+        heads, width, kernel = (
+            fields.count("linear_num_heads"),
+            fields.count("linear_head_dim"),
+            "linear_conv_kernel_dim",
+        )
+    taps, hidden = (config or fields).count(kernel, 4), fields.count("hidden")
     inner = heads * width
     return LinearAttention(
         key_heads=heads,
         value_heads=heads,
         key_dim=width,
         value_dim=width,
-        conv_kernel=kernel,
+        conv_kernel=taps,
         conv_channels=3 * inner,
-        small_parameters=3 * inner * kernel + heads + inner + width,
+        small_parameters=3 * inner * taps + heads + inner + width,
         projections=(
             linear("qkv", hidden, 3 * inner),
             linear("decay_a", hidden, width, Shard.REPLICATED),

@@ -84,6 +84,12 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "phi3small": _with(_LLAMA, _TIED, norm_size=2, qkv_bias=True, output_bias=True, ffn_bias=True),
     "phimoe": _with(_LLAMA, norm_size=2),
     "step3": _with(_LLAMA, mixer=variants.step3_attention, ffn=variants.step3_ffn),
+    "step3p5": _with(
+        _LLAMA, {"moe_layer_offset": 3}, mixer=variants.step3p5_attention, ffn=variants.step3_ffn, qk_norm="head"
+    ),
+    "step3p7": _with(
+        _LLAMA, {"moe_layer_offset": 3}, mixer=variants.step3p5_attention, ffn=variants.step3_ffn, qk_norm="head"
+    ),
     "nemotron-nas": _with(_LLAMA, layers=variants.nemotron_nas_layers),
     "nemotron": _with(_LLAMA, norm_size=2, gated=False),
     "PanguProMoE": _LLAMA,
@@ -142,6 +148,20 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "minimax_text_01": _MINIMAX,
     "minimax_m1": _MINIMAX,
     "minimax_m2": _with(_LLAMA, {"use_qk_norm": True}, qk_norm="full", adapt=variants.qk_norm_if_used),
+    "minimax_m3": _with(
+        _LLAMA,
+        mixer=variants.minimax_m3_attention,
+        ffn=variants.minimax_m3_ffn,
+        qk_norm="head",
+        router_bias=True,
+    ),
+    "minimax_m3_vl": _with(
+        _LLAMA,
+        mixer=variants.minimax_m3_attention,
+        ffn=variants.minimax_m3_ffn,
+        qk_norm="head",
+        router_bias=True,
+    ),
     # OpenAI, Google, Cohere, AI2, IBM, Databricks, Snowflake
     "gpt_oss": _with(
         _LLAMA,

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from planner.architecture.families.attention import (
-    grouped,
-    grouped_attention,
-    head_dim,
-    latent_attention,
-)
+from planner.architecture.families.attention import grouped, grouped_attention, head_dim, latent_attention, window_of
 from planner.architecture.families.family import Family
-from planner.architecture.families.feedforward import dense, dense_or_experts, experts
+from planner.architecture.families.feedforward import dense, dense_or_experts, experts, has_experts
 from planner.architecture.fields import Fields
-from planner.architecture.model import Attention, DenseFfn, Ffn, Layer, Mixer, Model
+from planner.architecture.model import Attention, DenseFfn, Ffn, Layer, Mixer, Model, SparseIndexer
 from planner.errors import InputError
 
 
@@ -103,7 +98,7 @@ def step3_ffn(fields: Fields, family: Family, index: int) -> Ffn:
 def mimo_v2_attention(fields: Fields, family: Family, index: int) -> Attention:
     """Build attention of MiMo-V2: narrower values, and window layers with head counts of their own."""
     pattern = fields.items("hybrid_layer_pattern", fields.count("layers"))
-    windowed = pattern is not None and pattern[index] == 1
+    windowed = pattern[index] == 1 if pattern else window_of(fields, family, index) is not None
     prefix = "swa_" if windowed else ""
     heads = fields.optional(f"{prefix}num_attention_heads") or fields.count("heads")
     kv_heads = fields.optional(f"{prefix}num_key_value_heads") or fields.count("kv_heads", heads)
@@ -113,6 +108,45 @@ def mimo_v2_attention(fields: Fields, family: Family, index: int) -> Attention:
     sinks = heads if fields.flag(f"add_{prefix or 'full_'}attention_sink_bias") else 0
     value = fields.optional(f"{prefix}v_head_dim") or fields.optional("value_dim") or width
     return replace(attention, value_dim=value, small_parameters=attention.small_parameters + sinks)
+
+
+def step3p5_attention(fields: Fields, family: Family, index: int) -> Attention:
+    """Build attention of Step-3.5: window layers may have other head counts, and each head has a gate."""
+    window = window_of(fields, family, index)
+    other = fields.inner("attention_other_setting") if window is not None else None
+    heads = fields.count("heads")
+    kv_heads = fields.count("kv_heads", heads)
+    if other is not None:
+        heads, kv_heads = other.count("heads", heads), other.count("kv_heads", kv_heads)
+    attention = grouped(fields, family, heads, kv_heads, head_dim(fields), window)
+    gates = heads * fields.count("hidden")
+    return replace(attention, small_parameters=attention.small_parameters + gates)
+
+
+def minimax_m3_attention(fields: Fields, family: Family, index: int) -> Attention:
+    """Build attention of MiniMax-M3: an indexer picks blocks of tokens in the layers that the config lists."""
+    config = fields.inner("sparse_attention_config") or fields
+    frequency = config.items("sparse_attention_freq", fields.count("layers"))
+    types = fields.items("layer_types", fields.count("layers"))
+    sparse = bool(frequency[index]) if frequency else types is not None and types[index] == "minimax_m3_sparse"
+    attention = grouped_attention(fields, family, index)
+    if not sparse:
+        return attention
+
+    def size(old: str, new: str, default: int) -> int:
+        return config.optional(old, minimum=1) or fields.count(new, default)
+
+    width = size("sparse_index_dim", "index_head_dim", 128)
+    block = size("sparse_block_size", "index_block_size", 128)
+    blocks = size("sparse_topk_blocks", "index_topk_blocks", 16)
+    indexer = SparseIndexer(size("sparse_num_index_heads", "index_n_heads", 4), width, blocks * block)
+    return replace(attention, indexer=indexer, small_parameters=attention.small_parameters + 2 * width)
+
+
+def minimax_m3_ffn(fields: Fields, family: Family, index: int) -> Ffn:
+    """Build the block of MiniMax-M3, whose dense layers have a width of their own."""
+    routed = has_experts(fields, index)
+    return experts(fields, family) if routed else DenseFfn(fields.count("dense_intermediate_size"))
 
 
 def longcat_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
