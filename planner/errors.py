@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 _SHORT_LIST = 12
+_LONGEST_LINE = 400
 
 
 class PlannerError(Exception):
@@ -57,8 +58,9 @@ class ExportError(PlannerError):
 
 
 def _one_line(text: str) -> str:
-    """Collapse control characters and newlines, so that hostile names cannot break the one-line report."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Collapse control characters and newlines and cut what is endless, so that hostile input cannot break the
+    one-line report."""
+    return _shorten(" ".join("".join(c if c.isprintable() else " " for c in text).split()), _LONGEST_LINE)
 
 
 def _shorten(text: str, limit: int = 80) -> str:

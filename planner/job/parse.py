@@ -48,6 +48,8 @@ def parse_job(
     _one_of(percentile, get_args(Percentile), "percentile")
     if objective is not None:
         _one_of(objective, OBJECTIVES, "objective")
+    if not _names(modes):
+        raise InputError("--modes: none given", hint=f"one or more of: {', '.join(MODES_BUILT)}")
     for mode in _names(modes):
         _one_of(mode, MODES_BUILT, "mode")
     try:
