@@ -16,6 +16,7 @@ from planner.architecture.state import kv_bytes, kv_bytes_per_token, kv_growth_p
 
 MODELS = read_rows(DATA / "published_models.csv")
 DEMAND = read_rows(DATA / "step3_demand.csv")
+COUNTED = read_rows(DATA / "safetensors_counts.csv")
 AGREED = [row for row in MODELS if row["agreement"] != "MISMATCH"]
 
 
@@ -26,6 +27,11 @@ def test_total_parameters_are_as_published(row: dict[str, str]) -> None:
     # a count given to nine decimals comes from the files themselves, so it is met to the parameter
     exact = row["agreement"] == "exact" and len(row["total_billions"].partition(".")[2]) >= 8
     assert total == pytest.approx(published, rel=3e-5 if exact else 0.01)
+
+
+@pytest.mark.parametrize("row", COUNTED, ids=lambda row: row["id"])
+def test_total_parameters_are_exactly_what_the_files_hold(row: dict[str, str]) -> None:
+    assert total_parameters(load_model(row["id"])) == int(row["total"])
 
 
 @pytest.mark.parametrize("row", MODELS, ids=lambda row: row["id"])
