@@ -76,7 +76,10 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "tied": ("tie_word_embeddings",),
 }
 
-LARGEST: Final[Mapping[str, int]] = dict.fromkeys(ALIASES["layers"], 10_000)
+LARGEST: Final[Mapping[str, int]] = {
+    **dict.fromkeys(ALIASES["layers"], 10_000),
+    **dict.fromkeys(ALIASES["mtp_layers"], 100),
+}
 """Above this a number is a mistake, and would take memory without end."""
 
 

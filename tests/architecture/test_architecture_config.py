@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from planner.architecture.config import LARGEST_CONFIG_BYTES, import_config, model_from_config
 from planner.architecture.distill import distill, restore
 from planner.architecture.families.table import FAMILIES
+from planner.architecture.fields import ALIASES
 from planner.architecture.model import Attention, LatentAttention, LinearAttention, Mamba, Model, MoeFfn, Part
 from planner.architecture.parameters import active_parameters, mtp_parameters, total_parameters
 from planner.architecture.state import layer_state_bytes
@@ -291,6 +294,7 @@ def test_an_unknown_family_is_refused_with_the_fields_that_might_matter() -> Non
         ({"vocab_size": ...}, "vocab_size .* is missing"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ({"num_nextn_predict_layers": 10**9}, "num_nextn_predict_layers"),
         ({"hidden_size": 65}, "4 heads do not divide the hidden size 65"),
         ({"num_key_value_heads": 3}, "3 key/value heads do not divide 4 heads"),
         ({"num_key_value_heads": 8}, "8 key/value heads do not divide 4 heads"),
@@ -339,3 +343,27 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(tmp_path: Path, content
 def test_a_missing_file_is_refused() -> None:
     with pytest.raises(InputError, match="cannot read"):
         import_config(Path("nowhere/config.json"))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(sorted(FAMILIES)), st.data())
+@settings(max_examples=600, deadline=None)
+def test_any_value_in_any_field_gives_a_model_or_one_clear_line(model_type: str, data: st.DataObject) -> None:
+    config = {**PLAIN, **NEEDED.get(model_type, {}), "model_type": model_type}
+    names = sorted({*config, *(alias for aliases in ALIASES.values() for alias in aliases)} - {"model_type"})
+    extra = ["quantization_config", "layer_types", "moe_layer_freq", "text_config", "mamba_dt_rank", "torch_dtype"]
+    changed = data.draw(st.lists(st.sampled_from(names + extra), min_size=1, max_size=3))
+    config |= {name: data.draw(json_values) for name in changed}
+    try:
+        model = model_from_config(config, name="fuzzed")
+    except InputError as refused:
+        assert "\n" not in str(refused)
+    else:
+        assert total_parameters(model) >= active_parameters(model) > 0
+        assert restore(distill(model)) == model
