@@ -40,7 +40,7 @@ WIDTH = {"compute": 0.3, "memory": 0.15, "memory_fp8": 0.15, "exponential": 0.2,
 GEMM = ("compute", "memory", "grain", "depth", "wave", "overlap", "fill", "launch", "power")
 MOE = ("compute", "memory", "padding", "grain", "passes", "spread", "overlap", "fill", "launch")
 PREFILL = ("compute", "memory", "exponential", "depth", "tail", "overlap", "fill", "launch")
-DECODE = ("memory", "memory_fp8", "chunk", "compute", "overlap", "fill", "launch")
+DECODE = ("memory", "memory_fp8", "chunk", "splits", "compute", "overlap", "fill", "launch")
 USUAL = ("compute", "memory", "launch")
 
 

@@ -22,6 +22,8 @@ from planner.cost.roofline import (
 )
 from planner.units import Seconds
 
+_LONGEST = 16384.0  # keys; kernels split a longer span over blocks, and none longer was measured
+
 
 def attended_pairs(query: ArrayLike, prefix: ArrayLike, window: ArrayLike | None = None) -> Array:
     """Causal (query, key) pairs of one sequence: the sum over i = 1..q of min(prefix + i, window)."""
@@ -53,7 +55,7 @@ def _padded_pairs(
     tile = constants.tile
     padded = np.ceil(query / tile) * tile
     work = (pairs + padded * (0.5 * tile + constants.depth)) * blocks
-    work += (span + tile) * (tile * units * constants.tail)
+    work += (np.minimum(span, _LONGEST) + tile) * (tile * units * constants.tail)
     return work
 
 
@@ -99,7 +101,7 @@ def attention_prefill_seconds(
 
 def _decode(
     traffic: Array,
-    chunk_bytes: float,
+    chunk_bytes: Array,
     compute: Array,
     kv_bytes: float,
     constants: DecodeConstants,
@@ -108,7 +110,7 @@ def _decode(
     launch: Seconds | None,
     cache_hot: bool,
 ) -> Array:
-    """launch + smooth_maximum(memory, compute); the pass over the KV lasts at least one chunk on one unit."""
+    """launch + smooth_maximum(memory, compute); the KV pass lasts at least one chunk on one unit."""
     share = constants.memory if kv_bytes >= 2.0 else constants.memory_fp8
     cached = efficiency.cache.sequence if cache_hot else 0.0
     memory = memory_seconds(traffic, share, constants.fill, accelerator, efficiency, cached)
@@ -153,7 +155,7 @@ def attention_decode_seconds(
         scalar = keys * share * (2.0 * width / (constants.wide * work_units(accelerator)))
         compute = np.where(share > widest_group, np.maximum(compute, scalar), compute)
     traffic = keys * (width * kv_bytes) + (s * h * (width * 2.0)) * (c > 0)
-    chunk = constants.chunk * width * kv_bytes
+    chunk = np.maximum(constants.chunk, c / constants.splits) * (width * kv_bytes)
     return _decode(traffic, chunk, compute, kv_bytes, constants, accelerator, efficiency, launch, cache_hot)
 
 
@@ -230,7 +232,7 @@ def latent_decode_seconds(
     rate = constants.compute * peak_flops("bf16", accelerator)
     compute = s * c * padded * (2.0 * macs / rate)
     traffic = s * c * stored + (s * h * (macs * 2.0)) * (c > 0)
-    chunk = constants.chunk * stored
+    chunk = np.maximum(constants.chunk, c / constants.splits) * stored
     return _decode(traffic, chunk, compute, kv_bytes, constants, accelerator, efficiency, launch, cache_hot)
 
 

@@ -80,9 +80,10 @@ def _stream(wire: Array, link: Array, constants: CollectiveConstants) -> Array:
     return seconds + constants.fill * np.sqrt(seconds)
 
 
-def _steps(local: Array, constants: CollectiveConstants) -> Array:
-    """Ring steps n - 1, or those of a tree where it needs fewer."""
-    return np.minimum(local - 1.0, constants.tree * np.log2(np.maximum(local, 1.0)))
+def _hops(local: Array, topology: Topology, constants: CollectiveConstants) -> Array:
+    """Seconds of n - 1 ring steps, or of a tree where it needs fewer; a step costs hop fabric latencies."""
+    steps = np.minimum(local - 1.0, constants.tree * np.log2(np.maximum(local, 1.0)))
+    return steps * (constants.hop * topology.latency)
 
 
 def _finish(total: Array, ranks: Array, size: Array) -> Array:
@@ -118,7 +119,7 @@ def all_reduce_seconds(
     link = _link(local, topology, constants)
     gain = np.where(local > 2, constants.in_network, 1.0) if topology.in_network_reduction else 1.0
     wire = size * (2.0 * (local - 1.0) + constants.own) / (local * gain)
-    total = _stream(wire, link, constants) + constants.hop * 2.0 * _steps(local, constants)
+    total = _stream(wire, link, constants) + 2.0 * _hops(local, topology, constants)
     total = total + (constants.start if launch is None else launch)
     if custom_kernel:
         total = np.minimum(total, _custom(size, local, link, constants, launch))
@@ -140,7 +141,7 @@ def all_gather_seconds(
     local, domains = _inside(n, topology)
     wire = size * (local - 1.0 + constants.own) / local
     total = _stream(wire, _link(local, topology, constants), constants)
-    total = total + constants.hop * _steps(local, constants)
+    total = total + _hops(local, topology, constants)
     across = _network(size / local * (domains - 1.0) / domains, domains, topology, constants)
     return _finish(total + across + (constants.start if launch is None else launch), n, size)
 
@@ -176,7 +177,7 @@ def all_to_all_seconds(
     wire = size * (local - 1.0 + constants.own) / n
     inside = _stream(wire, _link(local, topology, constants), constants)
     across = _network(size * (n - local) / n, domains, topology, constants)
-    total = np.maximum(inside, across) + constants.hop
+    total = np.maximum(inside, across) + constants.hop * topology.latency
     return _finish(total + (constants.start if launch is None else launch), n, size)
 
 
@@ -195,5 +196,5 @@ def point_to_point_seconds(
     if across:
         total = _network(size, two, topology, constants)
     else:
-        total = constants.hop + _stream(size, np.full_like(size, topology.pair_bandwidth), constants)
+        total = constants.hop * topology.latency + _stream(size, np.full_like(size, topology.pair_bandwidth), constants)
     return _finish(total + (constants.start if launch is None else launch), two, size)

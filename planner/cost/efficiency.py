@@ -85,6 +85,7 @@ class DecodeConstants:
     memory : share of peak memory bandwidth, 16-bit KV.
     memory_fp8 : the same for 8-bit KV.
     chunk : keys that one thread block reads at least, at the bandwidth of one compute unit.
+    splits : blocks that the keys of one sequence and KV head are split over at most.
     compute : share of 16-bit peak on padded query groups.
     group : queries to which a group that shares one KV head is padded.
     wide : FLOP/s per compute unit on groups wider than an engine's tensor-core kernel serves.
@@ -94,6 +95,7 @@ class DecodeConstants:
     memory: float
     memory_fp8: float
     chunk: float
+    splits: float
     compute: float
     group: float
     wide: float
@@ -138,7 +140,7 @@ class CollectiveConstants:
     Attributes
     ----------
     start : seconds of a collective before the first byte, stand-alone.
-    hop : seconds per ring step (n - 1 steps of a gather, twice that of an all-reduce).
+    hop : fabric latencies per ring step (n - 1 steps of a gather, twice that of an all-reduce).
     tree : steps per doubling of the ranks once a tree needs fewer than the ring.
     bandwidth : share of the link that wire bytes reach, in (0, 1].
     own : share of a rank's own part (S/n) that is copied at link speed.
@@ -153,7 +155,7 @@ class CollectiveConstants:
     """
 
     start: Seconds
-    hop: Seconds
+    hop: float
     tree: float
     bandwidth: float
     own: float

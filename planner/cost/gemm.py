@@ -11,11 +11,10 @@ from planner.cost.roofline import (
     MATH_BYTES,
     Array,
     array,
+    dense_flops,
     effective_math,
     element_bytes,
     memory_seconds,
-    peak_flops,
-    power_factor,
     smooth_maximum,
     work_units,
 )
@@ -35,16 +34,16 @@ def gemm_constants(math: str, accelerator: Accelerator, efficiency: Efficiency) 
 
 
 def tile_seconds(m: Array, n: Array, k: Array, constants: GemmConstants, peak: float, units: float) -> Array:
-    """Compute time of the best tile: max(w, 1) * 2*tm*tn*(k + depth) / (ec*u*P/units), minimum over tiles.
+    """Compute time of the best tile: max(w, 1) * 2*tm*tn*(k + depth) / (u*P/units), minimum over tiles.
 
     w = x + wave*(ceil(x) - x) are the waves of x = ceil(m/tm)*ceil(n/tn)/units blocks, u = a/(a + grain)
-    with a = tm*tn/(tm + tn). Every candidate is monotone in m, n, k, hence so is the minimum. Split-k
+    with a = tm*tn/(tm + tn), P = `dense_flops`. Every candidate is monotone in m, n, k, hence so is the minimum. Split-k
     and further tiles did not lower the error left out (a menu of three to seven tiles scores alike).
     """
     best: Array | None = None
     for rows, columns in _TILES:
         harmonic = rows * columns / (rows + columns)
-        rate = constants.compute * harmonic / (harmonic + constants.grain) * peak / units
+        rate = harmonic / (harmonic + constants.grain) * peak / units
         x = np.ceil(m / rows) * np.ceil(n / columns) / units
         waves = np.ceil(x)
         waves -= x
@@ -90,7 +89,7 @@ def gemm_seconds(
     stored = element_bytes(math) if weight_bytes is None else weight_bytes
     activation = MATH_BYTES[effective]
     cached = efficiency.cache.weights if cache_hot else 0.0
-    peak = peak_flops(effective, accelerator) * power_factor(accelerator, constants.power)
+    peak = dense_flops(effective, accelerator, constants.compute, constants.power)
     compute = tile_seconds(m, n, k, constants, peak, work_units(accelerator))
     if stored < activation:
         compute *= constants.dequantise
