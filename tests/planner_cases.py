@@ -34,19 +34,39 @@ def tiny(layers: int = 1, mixer: Mixer = ATTENTION, ffn: Ffn = DENSE, **changes:
 
 def plain_engine(**changes: Any) -> Engine:
     """Return an engine that adds nothing to the arithmetic: no host time, no gaps, no reserve."""
-    nothing = {"step": 0.0, "sequence": 0.0, "layer_gap": 0.0, "latent_gap": 0.0, "recurrent_gap": 0.0, "sparse_gap": 0.0,
-               "moe_gap": 0.0, "offset": 0.0, "decode_steps": 0.0, "reserve": 0.0, "utilization": 1.0, "of_free": False,
-               "grows": False, "block_tokens": 16, "prefill": "mixed", "chunk_tokens": 8192.0, "max_sequences": 1024.0}  # fmt: skip
+    nothing = {
+        "step": 0.0,
+        "sequence": 0.0,
+        "layer_gap": 0.0,
+        "latent_gap": 0.0,
+        "recurrent_gap": 0.0,
+        "sparse_gap": 0.0,
+        "moe_gap": 0.0,
+        "offset": 0.0,
+        "decode_steps": 0.0,
+        "reserve": 0.0,
+        "utilization": 1.0,
+        "of_free": False,
+        "grows": False,
+        "block_tokens": 16,
+        "prefill": "mixed",
+        "chunk_tokens": 8192.0,
+        "max_sequences": 1024.0,
+    }
     known = {field.name for field in fields(Engine)}
     return replace(load_engine("vllm"), **{k: v for k, v in {**nothing, **changes}.items() if k in known})
 
 
 _IDEAL = {
-    **dict.fromkeys(("compute", "memory", "memory_fp8", "bandwidth", "quantise_memory", "dequantise", "in_network"), 1.0),
+    **dict.fromkeys(
+        ("compute", "memory", "memory_fp8", "bandwidth", "quantise_memory", "dequantise", "in_network"), 1.0
+    ),
     **dict.fromkeys(("power", "grain", "depth", "wave", "overlap", "fill", "launch", "quantise", "tail"), 0.0),
     **dict.fromkeys(("padding", "passes", "spread", "start", "hop", "own", "chunk"), 0.0),
-    "group": 1.0, "tile": 1.0, "exponential": 1e30,
-}  # fmt: skip
+    "group": 1.0,
+    "tile": 1.0,
+    "exponential": 1e30,
+}
 
 
 def ideal_efficiency() -> Efficiency:
@@ -81,15 +101,27 @@ def supply(accelerator: Accelerator | str, count: int, price: float | None = 2.0
     return Supply(device, load_efficiency(device.family), count, price)
 
 
-def job(isl: float = 1000, osl: float = 200, *, rate: float | None = None, concurrency: float | None = None,
-        ttft: float | None = None, tpot: float | None = None, e2e: float | None = None, percentile: Any = "p95",
-        prefix_hit: float = 0.0, **rest: Any) -> Job:  # fmt: skip
+def job(
+    isl: float = 1000,
+    osl: float = 200,
+    *,
+    rate: float | None = None,
+    concurrency: float | None = None,
+    ttft: float | None = None,
+    tpot: float | None = None,
+    e2e: float | None = None,
+    percentile: Any = "p95",
+    prefix_hit: float = 0.0,
+    **rest: Any,
+) -> Job:
     """Return a job; its fleet is a placeholder, because supplies are handed to the search beside it."""
     return Job(
-        model="test", fleet=Fleet(gpus={"h100-sxm": 1}),
+        model="test",
+        fleet=Fleet(gpus={"h100-sxm": 1}),
         workload=Workload(isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit),
-        slo=Slo(ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile), **rest,
-    )  # fmt: skip
+        slo=Slo(ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile),
+        **rest,
+    )
 
 
 def one(*layout: int) -> Layouts:

@@ -4,7 +4,13 @@ from planner.errors import ExportError, InputError, NoPlanError, PlannerError, U
 
 
 def test_exit_codes_are_those_of_the_command_line_contract() -> None:
-    assert [e.exit_code for e in (NoPlanError, InputError, UnknownNameError, ExportError, PlannerError)] == [1, 2, 2, 3, 70]
+    assert [e.exit_code for e in (NoPlanError, InputError, UnknownNameError, ExportError, PlannerError)] == [
+        1,
+        2,
+        2,
+        3,
+        70,
+    ]
 
 
 def test_a_near_name_is_suggested_whatever_its_case() -> None:

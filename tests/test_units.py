@@ -21,7 +21,15 @@ from planner.units import (
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("500ms", 0.5), ("1.5s", 1.5), ("2min", 120.0), ("1h", 3600.0), (" 30 ms ", 0.03), ("250us", 250e-6), ("1e3ms", 1.0)],
+    [
+        ("500ms", 0.5),
+        ("1.5s", 1.5),
+        ("2min", 120.0),
+        ("1h", 3600.0),
+        (" 30 ms ", 0.03),
+        ("250us", 250e-6),
+        ("1e3ms", 1.0),
+    ],
 )
 def test_durations_are_read_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds, rel=1e-12)
@@ -41,7 +49,9 @@ def test_other_quantities_are_read_in_si() -> None:
 
 
 @pytest.mark.parametrize("parse", [parse_duration, parse_rate, parse_money])
-@pytest.mark.parametrize("text", ["5", "", "fast", "5 parsecs", "-5ms", "0s", "nan", "inf s", "1e999s", "5ms ms", "٥ms", "1,5s"])
+@pytest.mark.parametrize(
+    "text", ["5", "", "fast", "5 parsecs", "-5ms", "0s", "nan", "inf s", "1e999s", "5ms ms", "٥ms", "1,5s"]
+)
 def test_what_is_ambiguous_or_no_positive_number_is_refused(parse: object, text: str) -> None:
     with pytest.raises(InputError) as refused:
         parse(text, "--ttft")  # type: ignore[operator]
@@ -63,7 +73,14 @@ def test_fractions_lie_between_zero_and_one(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.0382, "38.2 ms"), (1.53, "1.53 s"), (42e-6, "42.0 us"), (600.0, "10.0 min"), (7200.0, "2.00 h"), (math.inf, "inf")],
+    [
+        (0.0382, "38.2 ms"),
+        (1.53, "1.53 s"),
+        (42e-6, "42.0 us"),
+        (600.0, "10.0 min"),
+        (7200.0, "2.00 h"),
+        (math.inf, "inf"),
+    ],
 )
 def test_durations_are_shown_with_three_digits_in_a_fitting_unit(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text

@@ -82,7 +82,7 @@ def _record_memory(
 ) -> None:
     shape = (len(candidates), 1)
     room = np.broadcast_to(budget.room, shape)[:, 0]
-    request = np.broadcast_to(budget.request, shape)[:, 0]
+    request = np.broadcast_to(budget.longest, shape)[:, 0]
     spent = budget.capacity - room
     for index in np.flatnonzero(~fits):
         need = spent[index] + request[index]

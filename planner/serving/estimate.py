@@ -125,13 +125,14 @@ def _aggregated(replica: Replica, points: Sequence[Point], layouts: Layouts) -> 
 
 
 def _static(replica: Replica, points: Sequence[Point], layouts: Layouts) -> Iterator[Estimate]:
-    batch = static_batch(replica, layouts, _share(points, layouts), _lengths(points))
+    share = _share(points, layouts)
+    batch = static_batch(replica, layouts, share, _lengths(points))
     for i, p in enumerate(points):
         if not batch.memory.fits[i]:
             yield _does_not_fit(p, batch.memory, i)
             continue
         rate = batch.rate[i] * p.osl / layouts.gpus[i]
-        held = _held(batch.memory, i, min(p.concurrency, float(batch.memory.slots[i])))
+        held = _held(batch.memory, i, min(float(share[i]), float(batch.memory.slots[i])))
         yield Estimate(
             p.id,
             "ok",
@@ -149,7 +150,7 @@ def _held(memory: Memory, index: int, requests: float) -> float:
 
 
 def _does_not_fit(point: Point, memory: Memory, index: int) -> Estimate:
-    need = memory.capacity - float(memory.room[index]) + float(memory.request[index])
+    need = memory.capacity - float(memory.room[index]) + float(memory.longest[index])
     reason = (
         f"needs {format_bytes(need)} per GPU for weights, reserve and one request, has {format_bytes(memory.capacity)}"
     )

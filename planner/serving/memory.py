@@ -24,14 +24,16 @@ _LOGIT_BYTES = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of the fullest GPU. ``request`` is what one request of the asked length holds in KV cache and state;
-    ``slots`` how many such requests fit on one attention rank (0: not even one, negative room included)."""
+    """Bytes of the fullest GPU. ``request`` is what one request holds in KV cache and state, ``longest`` what it holds
+    when it ends; ``slots`` how many requests fit on one attention rank (0: not even one, negative room included).
+    """
 
     weights: Array
     activations: Array
     capacity: float
     room: Array
     request: Array
+    longest: Array
     slots: Array
 
     @property
@@ -44,7 +46,8 @@ def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bo
     """Memory budget for requests of the asked lengths.
 
     An engine that takes KV blocks as requests grow holds the mean context of requests at all stages of their life,
-    isl + osl/2 (``together``: requests that grow in step need their full length at the end); one that reserves holds isl + osl.
+    isl + osl/2 (``together``: requests that grow in step need their full length at the end); one that reserves holds
+    isl + osl. Whatever it holds on average, one request must fit until it ends.
 
     room = utilisation * usable - weights - activations - reserve (or utilisation of what weights leave, for engines
     that count so); slots = room / request. Every stage holds its layers' share of the cache of all micro-batches.
@@ -58,8 +61,9 @@ def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bo
         room = engine.utilization * capacity - weights - activations - engine.reserve
     tokens = lengths.decode_context if engine.grows and not together else lengths.total
     request = request_bytes_per_gpu(replica, layouts, tokens)
-    slots = np.floor(np.maximum(room, 0.0) / request)
-    return Memory(weights, activations, capacity, room, request, np.minimum(slots, engine.max_sequences))
+    longest = request_bytes_per_gpu(replica, layouts, lengths.total)
+    slots = np.where(room >= longest, np.floor(np.maximum(room, 0.0) / request), 0.0)
+    return Memory(weights, activations, capacity, room, request, longest, np.minimum(slots, engine.max_sequences))
 
 
 def weight_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:

@@ -35,9 +35,23 @@ def test_a_fleet_names_types_and_counts_and_adds_up_repeats() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", ",", "h100-sxm", "h100-sxm:", ":8", "h100-sxm:0", "h100-sxm:-1", "h100-sxm:1.5", "h100-sxm:nan", "h100-sxm:8,",
-     "h100-sxm:8,,l40s:4", f"h100-sxm:{MAX_GPUS + 1}", "h100-sxm:" + "9" * 5000],
-)  # fmt: skip
+    [
+        "",
+        " ",
+        ",",
+        "h100-sxm",
+        "h100-sxm:",
+        ":8",
+        "h100-sxm:0",
+        "h100-sxm:-1",
+        "h100-sxm:1.5",
+        "h100-sxm:nan",
+        "h100-sxm:8,",
+        "h100-sxm:8,,l40s:4",
+        f"h100-sxm:{MAX_GPUS + 1}",
+        "h100-sxm:" + "9" * 5000,
+    ],
+)
 def test_an_empty_or_malformed_fleet_is_refused_naming_the_option(text: str) -> None:
     with pytest.raises(InputError) as refused:
         parse_fleet(text)
