@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from planner import __version__
 from planner.errors import InputError, PlannerError
+from planner.version import __version__
 
 app = typer.Typer(
     name="planner",
@@ -204,6 +204,16 @@ def explain(
     with _progress() as progress:
         explanation = explain_plan(found, rank, _catalogs(catalog, assume_arch), progress)
     emit_explanation(explanation, output, out)
+
+
+@app.command()
+def schema(
+    what: Annotated[str, typer.Argument(help="plan (what search saves) or job (what it is asked).", show_default=False)],
+) -> None:
+    """Print the JSON Schema of a plan file or of a job."""
+    from planner.report.schema import json_schema
+
+    typer.echo(json_schema(what))
 
 
 @catalog_app.command("gpus")

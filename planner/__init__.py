@@ -11,12 +11,13 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from planner.version import __version__
+
 if TYPE_CHECKING:
     from planner.api import Catalogs, estimate, search
     from planner.job import Fleet, Job, Slo, Workload
     from planner.plan import Plan, PlanFile
 
-__version__ = "0.1.0"
 __all__ = ["Catalogs", "Fleet", "Job", "Plan", "PlanFile", "Slo", "Workload", "__version__", "estimate", "search"]
 
 _HOME = {

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-import planner
 from planner.errors import InputError
 from planner.job.job import Job
 from planner.search.ranking import Candidate, Outcome
 from planner.units import GIB
+from planner.version import __version__
 
 FORMAT_VERSION = "1.0"
 Role = Literal["aggregated", "prefill", "decode", "attention", "ffn"]
@@ -274,7 +274,7 @@ def plan_file(
             pareto=[_pareto_row(c, percentile) for c in outcome.frontier],
         ),
         provenance=Provenance(
-            planner_version=planner.__version__,
+            planner_version=__version__,
             catalog_sha256=catalog_sha256,
             model_sha256=model_sha256,
             seed=job.seed,

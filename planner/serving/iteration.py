@@ -26,6 +26,7 @@ from planner.architecture.model import (
     Part,
     Shard,
 )
+from planner.architecture.state import attended_tokens
 from planner.cost.attention import (
     attention_decode_seconds,
     attention_prefill_seconds,
@@ -209,19 +210,36 @@ class _Pass:
         heads = np.ceil(a.heads / self.layouts.tp)
         kv_heads = np.maximum(1.0, a.kv_heads / self.layouts.tp)
         shape = (heads, kv_heads, float(a.head_dim), float(a.value_dim))
-        window = None if a.window is None else float(a.window)
-        options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, "window": window, **self.common}
+        options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, **self.common}
         if self.decoding:
-            self.ledger.add(
-                "attention decode",
-                attention_decode_seconds(self.decodes, self.context, *shape, **options),
-                times,
-            )
+            read = attended_tokens(a, self.context)
+            seconds = attention_decode_seconds(self.decodes, read, *shape, **options)
+            self.ledger.add("attention decode", seconds, times)
         if self.prefilling:
             seconds = attention_prefill_seconds(
-                self.chunk / self.prompts, self.prefix, self.prompts, *shape, math="bf16", **options
-            )
+                self.chunk / self.prompts, self.prefix, self.prompts, *shape, math="bf16",
+                window=self._prefill_window(a), **options,
+            )  # fmt: skip
             self.ledger.add("attention prefill", seconds, times)
+        if a.indexer is not None and not a.indexer.shared:
+            self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
+        if a.compressed is not None and a.compressed.index_dim:
+            self._indexer(a.compressed.index_heads, a.compressed.index_dim, a.compressed.ratio, times)
+
+    def _prefill_window(self, a: Attention) -> float | Array | None:
+        """Keys that a prompt token attends: all, a window, or what a selector or compressor leaves of the mean context."""
+        if a.compressed is not None or a.indexer is not None:
+            return attended_tokens(a, self.prefix + self.chunk / self.prompts / 2)
+        return None if a.window is None else float(a.window)
+
+    def _indexer(self, heads: int, width: int, ratio: float, times: Array) -> None:
+        """Scores of a sparse-attention selector over the context, ``ratio`` tokens to an entry."""
+        shape = (float(heads), float(width))
+        seconds = indexer_seconds(1.0, self.context / ratio, self.decodes, *shape, **self.common)
+        if self.prefilling:
+            query = self.chunk / self.prompts
+            seconds = seconds + indexer_seconds(query, self.prefix / ratio, self.prompts, *shape, **self.common)
+        self.ledger.add("sparse indexer", seconds, times)
 
     def _latent(self, a: LatentAttention, times: Array) -> None:
         heads = np.ceil(a.heads / self.layouts.tp)
@@ -239,13 +257,7 @@ class _Pass:
             )  # fmt: skip
             self.ledger.add("attention prefill", seconds, times)
         if a.indexer is not None and not a.indexer.shared:
-            shape = (float(a.indexer.heads), float(a.indexer.head_dim))
-            seconds = indexer_seconds(1.0, self.context, self.decodes, *shape, **self.common)
-            if self.prefilling:
-                seconds = seconds + indexer_seconds(
-                    self.chunk / self.prompts, self.prefix, self.prompts, *shape, **self.common
-                )
-            self.ledger.add("sparse indexer", seconds, times)
+            self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
 
     def _recurrent(self, mixer: LinearAttention | Mamba, times: Array) -> None:
         if isinstance(mixer, LinearAttention):
