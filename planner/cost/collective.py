@@ -189,12 +189,15 @@ def point_to_point_seconds(
     across: bool = False,
     launch: Seconds | None = None,
 ) -> Array:
-    """Seconds to send ``message_bytes`` to one other GPU, inside the domain or ``across`` domains."""
+    """Seconds to send ``message_bytes`` to one other GPU, inside the domain or ``across`` domains.
+
+    Inside, one hop and S/(share*pair bandwidth): no ring to fill (measured/ops/p2p.csv).
+    """
     size = array(message_bytes)
     constants = efficiency.collective
     two = np.full_like(size, 2.0)
     if across:
         total = _network(size, two, topology, constants)
     else:
-        total = constants.hop * topology.latency + _stream(size, np.full_like(size, topology.pair_bandwidth), constants)
+        total = constants.hop * topology.latency + size / (constants.bandwidth * topology.pair_bandwidth)
     return _finish(total + (constants.start if launch is None else launch), two, size)

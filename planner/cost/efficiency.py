@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from planner.catalog.files import catalog_root
 from planner.units import Seconds
 
 
@@ -195,12 +196,13 @@ class CacheConstants:
     Attributes
     ----------
     weights : share of the cache that operands of a looped matrix product still find (loops rotate buffers).
-    sequence : the same for looped attention.
+    sequence, experts : the same for looped attention and for looped expert blocks.
     unit_bandwidth : bytes/s that one compute unit reads.
     """
 
     weights: float
     sequence: float
+    experts: float
     unit_bandwidth: float
 
 
@@ -230,9 +232,7 @@ _T = TypeVar("_T")
 
 def catalog_folder() -> Path:
     """Folder of the hardware catalog: inside the package in a wheel, next to it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "hardware_catalog"
-    return inside if inside.is_dir() else package.parent / "hardware_catalog"
+    return catalog_root("hardware_catalog")
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,8 +37,8 @@ def tile_seconds(m: Array, n: Array, k: Array, constants: GemmConstants, peak: f
     """Compute time of the best tile: max(w, 1) * 2*tm*tn*(k + depth) / (u*P/units), minimum over tiles.
 
     w = x + wave*(ceil(x) - x) are the waves of x = ceil(m/tm)*ceil(n/tn)/units blocks, u = a/(a + grain)
-    with a = tm*tn/(tm + tn), P = `dense_flops`. Every candidate is monotone in m, n, k, hence so is the minimum. Split-k
-    and further tiles did not lower the error left out (a menu of three to seven tiles scores alike).
+    with a = tm*tn/(tm + tn), P = `dense_flops`. Every candidate is monotone in m, n, k, hence so is the
+    minimum. Split-k and further tiles did not lower the error left out (three to seven tiles score alike).
     """
     best: Array | None = None
     for rows, columns in _TILES:

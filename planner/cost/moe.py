@@ -83,7 +83,7 @@ def experts_seconds(
     slowdown = constants.dequantise if stored < activation else 1.0
     compute = work * (2.0 * slowdown / (constants.compute * peak_flops(effective, accelerator)))
     moved = w * ((matrices - 1.0) * 2.0 + activation) + h * (2.0 + activation)
-    cached = efficiency.cache.weights if cache_hot else 0.0
+    cached = efficiency.cache.experts if cache_hot else 0.0
     traffic = busy * weights * stored + rows * moved
     memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
     total = smooth_maximum(compute, memory, constants.overlap)
