@@ -37,6 +37,27 @@ def moe_constants(math: str, accelerator: Accelerator, efficiency: Efficiency) -
     return table.get(effective) or table[{"int8": "fp8", "fp8_block": "fp8"}.get(effective, "bf16")]
 
 
+def _products(
+    rows: Array,
+    busy: Array,
+    hidden: Array,
+    width: Array,
+    matrices: float,
+    stored: float,
+    math: str,
+    constants: MoeConstants,
+    accelerator: Accelerator,
+) -> tuple[Array, Array]:
+    """Compute seconds and bytes of the grouped products of ``rows`` over ``busy`` experts, ``math`` effective."""
+    activation = MATH_BYTES[math]
+    weights = hidden * width * matrices
+    work = (rows + constants.padding * busy) * weights * (1.0 + constants.grain / np.minimum(width, hidden))
+    slowdown = constants.dequantise if stored < activation else 1.0
+    compute = work * (2.0 * slowdown / (constants.compute * peak_flops(math, accelerator)))
+    moved = width * ((matrices - 1.0) * 2.0 + activation) + hidden * (2.0 + activation)
+    return compute, busy * weights * stored + rows * moved
+
+
 def experts_seconds(
     tokens: ArrayLike,
     hidden: ArrayLike,
@@ -72,19 +93,14 @@ def experts_seconds(
     t, h, e, k = array(tokens), array(hidden), array(experts), array(top_k)
     w, ep_ = array(width) / array(tp), array(ep)
     constants = moe_constants(math, accelerator, efficiency)
-    effective = effective_math(math, accelerator)
-    stored = element_bytes(math) if weight_bytes is None else weight_bytes
-    activation = MATH_BYTES[effective]
     rows = t * k / ep_ * array(imbalance)
     busy = active_experts(e, k, t, skew=skew) / ep_ if active is None else array(active)
+    stored = element_bytes(math) if weight_bytes is None else weight_bytes
     matrices = 3.0 if gated else 2.0
-    weights = h * w * matrices
-    work = (rows + constants.padding * busy) * weights * (1.0 + constants.grain / np.minimum(w, h))
-    slowdown = constants.dequantise if stored < activation else 1.0
-    compute = work * (2.0 * slowdown / (constants.compute * peak_flops(effective, accelerator)))
-    moved = w * ((matrices - 1.0) * 2.0 + activation) + h * (2.0 + activation)
+    compute, traffic = _products(
+        rows, busy, h, w, matrices, stored, effective_math(math, accelerator), constants, accelerator
+    )
     cached = efficiency.cache.experts if cache_hot else 0.0
-    traffic = busy * weights * stored + rows * moved
     memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
     total = smooth_maximum(compute, memory, constants.overlap)
     bandwidth = constants.memory * accelerator.memory_bandwidth
