@@ -51,6 +51,10 @@ class Knob:
 
 
 KNOBS = [
+    Knob("dense_slowdown", 0.15),
+    Knob("attention_slowdown", 0.15),
+    Knob("expert_slowdown", 0.15),
+    Knob("collective_slowdown", 0.25),
     Knob("step", 0.5, old=False),
     Knob("sequence", 0.5, old=False),
     Knob("layer_gap", 0.4, old=False),
@@ -64,10 +68,10 @@ KNOBS = [
     Knob("offset", 0.7, ("sglang",), old=False),
     Knob("offset", 0.7, ("trtllm", "nim"), old=False),
     Knob("offset", 0.7, ("atom",), old=False),
-    Knob("decode_steps", 0.5, ("vllm",), old=False),
-    Knob("decode_steps", 0.5, ("sglang",), old=False),
-    Knob("decode_steps", 0.5, ("trtllm", "nim"), old=False),
-    Knob("decode_steps", 0.5, ("atom",), old=False),
+    Knob("decode_steps", 0.6, ("vllm",), old=False),
+    Knob("decode_steps", 0.6, ("sglang",), old=False),
+    Knob("decode_steps", 0.6, ("trtllm", "nim"), old=False),
+    Knob("decode_steps", 0.6, ("atom",), old=False),
     Knob("burst_rounds", 0.5, old=False),
     Knob("step", 0.5, ("vllm",), old=True),
     Knob("sequence", 0.5, ("vllm",), old=True),

@@ -27,7 +27,7 @@ from planner.cost.collective import (
 from planner.cost.efficiency import Efficiency
 from planner.cost.elementwise import elementwise_seconds
 from planner.cost.gemm import gemm_seconds
-from planner.cost.moe import experts_seconds
+from planner.cost.moe import LATENCY_KERNEL, experts_seconds
 
 OPS = Path(__file__).resolve().parents[2] / "shared" / "measured" / "ops"
 CATALOG_ID = {
@@ -45,9 +45,15 @@ COLLECTIVES = {
     "alltoall": all_to_all_seconds,
 }
 GEMM_TYPE = {"gemm.bf16": "bfloat16", "gemm.fp8": "fp8", "gemm.fp8_block": "fp8_block", "gemm.fp4": "nvfp4"}
-# trtllm-gen's minimum-latency kernel takes over only at small batch in practice: fitted without it.
-MOE_TYPE = {"moe.bf16": "bfloat16", "moe.fp8": "fp8", "moe.fp8_block": "fp8_block", "moe.fp4": "nvfp4"}
-SKIP_KERNELS = ("moe_torch_flow_min_latency",)
+MOE_TYPE = {
+    "moe.bf16": "bfloat16",
+    "moe.fp8": "fp8",
+    "moe.fp8_block": "fp8_block",
+    "moe.fp4": "nvfp4",
+    "moe.fp4_latency": "nvfp4",
+}
+# trtllm-gen's minimum-latency kernel has constants of its own; engines take the faster one for each shape.
+LATENCY_KERNELS = ("moe_torch_flow_min_latency",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +104,8 @@ def _keep(kind: str, row: dict[str, str]) -> bool:
     if kind.startswith("gemm"):
         return row["dtype"] == GEMM_TYPE[kind] and int(row["n"]) >= 512 and int(row["k"]) >= 512
     if kind.startswith("moe"):
-        return row["dtype"] == MOE_TYPE[kind] and row["kernel"] not in SKIP_KERNELS
+        latency = row["kernel"] in LATENCY_KERNELS
+        return row["dtype"] == MOE_TYPE[kind] and latency == kind.endswith(LATENCY_KERNEL)
     if kind in ("collective", "custom"):
         prefix = "nccl-2" if kind == "collective" else "custom"
         return row["impl"].startswith(prefix) and row["nodes"] == "1" and int(row["bytes"]) >= 8192
@@ -212,10 +219,12 @@ def _latent(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
 
 def _moe(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
     imbalance = rows["rows"] * rows["ep"] / (rows["tokens"] * rows["topk"])
+    math = rows.kind.split(".")[1]
+    kernel = "latency" if math.endswith(LATENCY_KERNEL) else "grouped"
     return experts_seconds(
         rows["tokens"], rows["hidden"], rows["inter"], rows["num_experts"], rows["topk"], ep=rows["ep"],
-        tp=rows["tp"], gated=bool(rows["gated"][0]), math=rows.kind.split(".")[1], imbalance=imbalance,
-        active=rows["active"], accelerator=accelerator(gpu), efficiency=efficiency, cache_hot=True,
+        tp=rows["tp"], gated=bool(rows["gated"][0]), math=math.removesuffix(LATENCY_KERNEL),
+        imbalance=imbalance, active=rows["active"], kernel=kernel, accelerator=accelerator(gpu), efficiency=efficiency, cache_hot=True,
     )  # fmt: skip
 
 

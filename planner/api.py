@@ -10,10 +10,11 @@ from pathlib import Path
 from planner.architecture.catalog import load_model
 from planner.architecture.distill import distill
 from planner.architecture.model import Model
+from planner.architecture.precision import PRECISIONS
 from planner.catalog.hardware import Accelerator
 from planner.catalog.load import HardwareCatalog, load_hardware
 from planner.cost.efficiency import load_efficiency
-from planner.errors import InputError, NoPlanError
+from planner.errors import NoPlanError, UnknownNameError
 from planner.job.fleet import Fleet
 from planner.job.job import Job
 from planner.job.points import Point
@@ -69,7 +70,9 @@ class Catalogs:
         weights = _WEIGHT_NAMES.get(weights, weights)
         kv = _KV_NAMES.get(kv, kv) or kv_default(weights, profile)
         if kv not in KV_BYTES:
-            raise InputError(f"KV precision {kv!r} is not known", hint=f"one of {', '.join(KV_BYTES)}")
+            raise UnknownNameError("KV precision", kv, KV_BYTES)
+        if weights not in PRECISIONS:
+            raise UnknownNameError("weight precision", weights, PRECISIONS)
         efficiency = load_efficiency(accelerator.family, self.folders)
         return Replica(self.model(model), accelerator, efficiency, profile, weights, kv)
 

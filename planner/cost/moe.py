@@ -20,6 +20,10 @@ from planner.cost.roofline import (
 from planner.units import Seconds
 
 
+LATENCY_KERNEL = "_latency"
+"""Suffix of the constants of a kernel made for few rows per expert (trtllm-gen)."""
+
+
 def active_experts(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, *, skew: float = 1.0) -> Array:
     """Expected distinct experts that ``tokens`` reach: E*(1 - (1 - k/E)**(skew*tokens)).
 
@@ -77,6 +81,7 @@ def experts_seconds(
     active: ArrayLike | None = None,
     launch: Seconds | None = None,
     cache_hot: bool = False,
+    kernel: str = "best",
 ) -> Array:
     """Seconds of the fused expert block on the most loaded rank, without communication.
 
@@ -89,21 +94,33 @@ def experts_seconds(
     ep, tp : experts per rank = experts/ep, width per rank = width/tp.
     imbalance : rows of the most loaded rank over the mean, at least 1.
     skew : see `active_experts`; ``active`` gives the active experts of the rank instead.
+    kernel : ``grouped`` GEMMs, the ``latency`` kernel for few rows where the math type has one, or the ``best`` of
+        both, as engines tune for each shape.
     """
     t, h, e, k = array(tokens), array(hidden), array(experts), array(top_k)
     w, ep_ = array(width) / array(tp), array(ep)
-    constants = moe_constants(math, accelerator, efficiency)
     rows = t * k / ep_ * array(imbalance)
     busy = active_experts(e, k, t, skew=skew) / ep_ if active is None else array(active)
     stored = element_bytes(math) if weight_bytes is None else weight_bytes
     matrices = 3.0 if gated else 2.0
-    compute, traffic = _products(
-        rows, busy, h, w, matrices, stored, effective_math(math, accelerator), constants, accelerator
-    )
+    effective = effective_math(math, accelerator)
     cached = efficiency.cache.experts if cache_hot else 0.0
-    memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
-    total = smooth_maximum(compute, memory, constants.overlap)
-    bandwidth = constants.memory * accelerator.memory_bandwidth
-    total += h * (rows * constants.passes + t * constants.spread) * (2.0 / bandwidth)
-    total += constants.launch if launch is None else launch
-    return np.where(t > 0, total, 0.0)
+    best: Array | None = None
+    for constants in _kernels(math, kernel, accelerator, efficiency):
+        compute, traffic = _products(rows, busy, h, w, matrices, stored, effective, constants, accelerator)
+        memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
+        total = smooth_maximum(compute, memory, constants.overlap)
+        bandwidth = constants.memory * accelerator.memory_bandwidth
+        total += h * (rows * constants.passes + t * constants.spread) * (2.0 / bandwidth)
+        total += constants.launch if launch is None else launch
+        best = total if best is None else np.minimum(best, total)
+    return np.where(t > 0, array(0.0) if best is None else best, 0.0)
+
+
+def _kernels(math: str, kernel: str, accelerator: Accelerator, efficiency: Efficiency) -> list[MoeConstants]:
+    """Constants of the kernels that may run."""
+    grouped = moe_constants(math, accelerator, efficiency)
+    latency = efficiency.moe.get(effective_math(math, accelerator) + LATENCY_KERNEL)
+    if latency is None or kernel == "grouped":
+        return [grouped]
+    return [latency] if kernel == "latency" else [grouped, latency]

@@ -32,6 +32,8 @@ class Engine:
     step, sequence : host time per iteration, and per running sequence in it.
     grows : KV blocks are taken as a request grows (and preempted when they run out); else its full length is reserved.
     layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
+    dense_slowdown, attention_slowdown, expert_slowdown, collective_slowdown : time of a kernel inside an engine over that
+        of the same kernel in a benchmark loop (cold caches, sustained clocks, neighbours).
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     """
@@ -53,6 +55,10 @@ class Engine:
     recurrent_gap: Seconds
     sparse_gap: Seconds
     moe_gap: Seconds
+    dense_slowdown: float
+    attention_slowdown: float
+    expert_slowdown: float
+    collective_slowdown: float
     offset: Seconds
     decode_steps: float
     burst_rounds: float
@@ -128,6 +134,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         data["overhead"],
         data["first_token"],
     )
+    kernels = data["kernels"]
     return Engine(
         id=name,
         prefill=batching["prefill"],
@@ -146,6 +153,10 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         recurrent_gap=overhead["recurrent_gap_us"] * 1e-6,
         sparse_gap=overhead["sparse_gap_us"] * 1e-6,
         moe_gap=overhead["moe_gap_us"] * 1e-6,
+        dense_slowdown=float(kernels["dense_slowdown"]),
+        attention_slowdown=float(kernels["attention_slowdown"]),
+        expert_slowdown=float(kernels["expert_slowdown"]),
+        collective_slowdown=float(kernels["collective_slowdown"]),
         offset=first["offset_ms"] * 1e-3,
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),

@@ -51,6 +51,23 @@ ACTIVATION_BYTES = 2.0  # hidden states travel and rest in bf16
 IN_GRAPH_LAUNCH = 0.0
 
 
+_SLOWDOWN = {
+    "attention linears": "dense_slowdown",
+    "ffn": "dense_slowdown",
+    "lm head": "dense_slowdown",
+    "norms": "dense_slowdown",
+    "attention decode": "attention_slowdown",
+    "attention prefill": "attention_slowdown",
+    "sparse indexer": "attention_slowdown",
+    "recurrent state": "attention_slowdown",
+    "experts": "expert_slowdown",
+    "all-reduce": "collective_slowdown",
+    "expert dispatch": "collective_slowdown",
+    "pipeline": "collective_slowdown",
+}
+"""Which factor of the engine applies to which operator."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What one iteration does on ONE attention data-parallel rank. Members broadcast against the layouts.
@@ -159,7 +176,7 @@ class _Pass:
         seconds = gemm_seconds(
             sampled, vocab, self.hidden, math=form.math, weight_bytes=form.bytes_per_weight, **self.common
         )
-        self.ledger.add("lm head", seconds)
+        self._add("lm head", seconds)
 
     def between_stages(self) -> None:
         """Hidden states hop from stage to stage (tokens are cut over the tp ranks that send in parallel)."""
@@ -173,7 +190,7 @@ class _Pass:
             point_to_point_seconds(message, across=True, **links),
             point_to_point_seconds(message, across=False, **links),
         )
-        self.ledger.add("pipeline", seconds, hops)
+        self._add("pipeline", seconds, hops)
 
     def overheads(self) -> None:
         """Host time: scheduling, sampling and detokenising, per iteration and per sequence (e2e_learnings,
@@ -181,6 +198,10 @@ class _Pass:
         """
         engine = self.replica.engine
         self.ledger.add("host", engine.step + engine.sequence * self.decodes)
+
+    def _add(self, name: str, seconds: Array, times: float | Array = 1.0) -> None:
+        """Book the time of a kernel as it runs inside the engine."""
+        self.ledger.add(name, seconds, times * getattr(self.replica.engine, _SLOWDOWN[name]))
 
     def _linears(self, linears: tuple[Linear, ...], name: str, times: Array, kv_heads: int = 1) -> None:
         for inputs, outputs, part, copies in _fused(linears, self.layouts, kv_heads):
@@ -193,7 +214,7 @@ class _Pass:
                 weight_bytes=form.bytes_per_weight,
                 **self.common,
             )
-            self.ledger.add(name, seconds, times * copies)
+            self._add(name, seconds, times * copies)
 
     def _mixer(self, layer: Layer, times: Array) -> None:
         match layer.mixer:
@@ -214,13 +235,13 @@ class _Pass:
         if self.decoding:
             read = attended_tokens(a, self.context)
             seconds = attention_decode_seconds(self.decodes, read, *shape, **options)
-            self.ledger.add("attention decode", seconds, times)
+            self._add("attention decode", seconds, times)
         if self.prefilling:
             seconds = attention_prefill_seconds(
                 self.chunk / self.prompts, self.prefix, self.prompts, *shape, math="bf16",
                 window=self._prefill_window(a), **options,
             )  # fmt: skip
-            self.ledger.add("attention prefill", seconds, times)
+            self._add("attention prefill", seconds, times)
         if a.indexer is not None and not a.indexer.shared:
             self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
         if a.compressed is not None and a.compressed.index_dim:
@@ -239,7 +260,7 @@ class _Pass:
         if self.prefilling:
             query = self.chunk / self.prompts
             seconds = seconds + indexer_seconds(query, self.prefix / ratio, self.prompts, *shape, **self.common)
-        self.ledger.add("sparse indexer", seconds, times)
+        self._add("sparse indexer", seconds, times)
 
     def _latent(self, a: LatentAttention, times: Array) -> None:
         heads = np.ceil(a.heads / self.layouts.tp)
@@ -249,13 +270,13 @@ class _Pass:
             seconds = latent_decode_seconds(
                 self.decodes, self.context, heads, float(a.kv_rank), float(a.rope_dim), **options
             )
-            self.ledger.add("attention decode", seconds, times)
+            self._add("attention decode", seconds, times)
         if self.prefilling:
             seconds = latent_prefill_seconds(
                 self.chunk / self.prompts, self.prefix, self.prompts, heads,
                 nope_dim=float(a.nope_dim), rope_dim=float(a.rope_dim), value_dim=float(a.value_dim), **options,
             )  # fmt: skip
-            self.ledger.add("attention prefill", seconds, times)
+            self._add("attention prefill", seconds, times)
         if a.indexer is not None and not a.indexer.shared:
             self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
 
@@ -269,7 +290,7 @@ class _Pass:
         seconds = recurrent_seconds(self.decodes, self.decodes, *shape, **options)
         if self.prefilling:
             seconds = seconds + recurrent_seconds(self.chunk, self.prompts, *shape, **options)
-        self.ledger.add("recurrent state", seconds, times)
+        self._add("recurrent state", seconds, times)
 
     def _experts(self, ffn: MoeFfn, times: Array) -> None:
         form = self.replica.formats[Part.EXPERTS]
@@ -278,13 +299,13 @@ class _Pass:
             float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
             math=form.math, weight_bytes=form.bytes_per_weight, **self.common,
         )  # fmt: skip
-        self.ledger.add("experts", seconds, times)
+        self._add("experts", seconds, times)
 
     def _norms(self, layer: Layer, times: Array) -> None:
         """Each half reads and writes the residual stream and the normalised copy: 4 passes over the hidden states."""
         halves = (layer.mixer is not None) + (layer.ffn is not None)
         size = halves * 4 * ACTIVATION_BYTES * self.hidden * self.tokens
-        self.ledger.add("norms", elementwise_seconds(size, **self.common), times)
+        self._add("norms", elementwise_seconds(size, **self.common), times)
 
     def _after_mixer(self, times: Array) -> None:
         self._all_reduce(times)
@@ -296,7 +317,7 @@ class _Pass:
             seconds = all_reduce_seconds(
                 message, self.layouts.tp, topology=self.replica.topology, efficiency=self.replica.efficiency
             )
-            self.ledger.add("all-reduce", seconds, times)
+            self._add("all-reduce", seconds, times)
 
     def _after_experts(self, ffn: MoeFfn, times: Array) -> None:
         """Bring tokens to their experts and back.
@@ -316,7 +337,7 @@ class _Pass:
         gathered = self.tokens * self.layouts.attention_dp * row
         gather = 2 * all_gather_seconds(gathered, ranks, **links)
         routed = np.where(self.layouts.ep > 1, np.minimum(exchange, gather), gather)
-        self.ledger.add("expert dispatch", routed, times * (self.layouts.attention_dp > 1))
+        self._add("expert dispatch", routed, times * (self.layouts.attention_dp > 1))
 
 
 def _fused(
