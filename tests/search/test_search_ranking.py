@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from planner_cases import gpu, job, one, replica, supply
 
 from planner.architecture.catalog import load_model
+from planner.catalog.hardware import Accelerator
 from planner.job.job import Job
 from planner.plan import objective_value
 from planner.search.candidates import lengths_of
@@ -192,10 +193,10 @@ def test_every_ranked_plan_fits_and_keeps_the_slo_and_the_order(
     assert outcome.ranked or outcome.rejections.counts  # nothing is dropped without a reason
     values = [objective_value(c, outcome.objective, percentile) for c in outcome.ranked]
     if outcome.objective == "throughput":
-        assert values == sorted(values, reverse=True)
-    elif "concurrency" not in load or outcome.objective != "cost":
+        values = [-value for value in values]
+    if "concurrency" not in load or outcome.objective != "cost":
         # 1e-6: keys are rounded before they are compared, so that last bits do not decide
-        assert all(a <= b * (1 + 1e-6) for a, b in pairwise(values))
+        assert all(a <= b + 1e-6 * abs(b) for a, b in pairwise(values))
 
 
 def test_llama_405b_in_bf16_on_two_nodes_runs_as_tp_8_by_pp_2() -> None:
@@ -265,30 +266,49 @@ def test_the_frontier_holds_the_plans_that_no_other_beats_twice() -> None:
         assert any(a >= gain(c)[0] and b >= gain(c)[1] for a, b in map(gain, front))
 
 
-better = st.sampled_from(["memory_bandwidth", "flops", "memory", "scale_up", "network_bandwidth"])
+def improvements(here: Accelerator, more: float) -> dict[str, Accelerator]:
+    """Return the same GPU with ``more`` times of one thing."""
+    link = here.scale_up
+    wider = replace(link, bandwidth=link.bandwidth * more, pair_bandwidth=link.pair_bandwidth * more)
+    return {
+        "memory bandwidth": replace(here, memory_bandwidth=here.memory_bandwidth * more),
+        "FLOP/s": replace(here, flops={k: v * more for k, v in here.flops.items()}),
+        "memory": replace(here, memory=here.memory * more),
+        "scale-up": replace(here, scale_up=wider),
+        "network": replace(here, network_bandwidth=here.network_bandwidth * more),
+    }
 
 
-@settings(max_examples=30)
+def best_goodput(name: str, device: Accelerator, gpus: int, asked: Job) -> float:
+    ranked = found(name, [supply(device, gpus)], asked).ranked
+    return ranked[0].rate if ranked else 0.0
+
+
+@settings(max_examples=40)
 @given(
-    name=st.sampled_from([DENSE, ROUTED, "llama-3.1-70b"]), device=st.sampled_from(["h100-sxm", "l40s", "a100-sxm-80gb"]),
-    gpus=st.integers(1, 8), what=better, more=st.floats(1.01, 3), isl=st.integers(10, 8000), osl=st.integers(2, 1500),
-    tpot=st.none() | st.floats(0.01, 0.1), concurrency=st.none() | st.integers(1, 200),
-)  # fmt: skip
+    name=st.sampled_from([DENSE, ROUTED, "llama-3.1-70b"]),
+    device=st.sampled_from(["h100-sxm", "l40s", "a100-sxm-80gb"]),
+    gpus=st.integers(1, 8),
+    what=st.sampled_from(["memory bandwidth", "FLOP/s", "memory", "scale-up", "network"]),
+    more=st.floats(1.01, 3),
+    isl=st.integers(10, 8000),
+    osl=st.integers(1000, 4000),
+    tpot=st.none() | st.floats(0.01, 0.1),
+    concurrency=st.none() | st.integers(1, 200),
+)
 def test_better_hardware_never_lowers_the_best_goodput(
-    name: str, device: str, gpus: int, what: str, more: float, isl: int, osl: int, tpot: float | None,
+    name: str,
+    device: str,
+    gpus: int,
+    what: str,
+    more: float,
+    isl: int,
+    osl: int,
+    tpot: float | None,
     concurrency: int | None,
-) -> None:  # fmt: skip
+) -> None:
     asked = job(isl, osl, tpot=tpot, concurrency=concurrency, weights=("bf16",), objective="throughput")
     here = gpu(device)
-    change = {
-        "flops": {k: v * more for k, v in here.flops.items()},
-        "scale_up": replace(
-            here.scale_up, bandwidth=here.scale_up.bandwidth * more, pair_bandwidth=here.scale_up.pair_bandwidth * more
-        ),
-    }.get(what) or getattr(here, what) * more
-    plain = found(name, [supply(here, gpus)], asked).ranked
-    improved = found(name, [supply(replace(here, **{what: change}), gpus)], asked).ranked
-    assert improved or not plain
-    if plain:
-        # 0.3 %: the step of the grid of batches on which the best is looked for
-        assert improved[0].rate >= plain[0].rate * 0.997
+    plain = best_goodput(name, here, gpus, asked)
+    # 0.6 %: the step of the grid of batches on which the best is looked for
+    assert best_goodput(name, improvements(here, more)[what], gpus, asked) >= plain * 0.994
