@@ -43,9 +43,14 @@ class Catalogs:
         """GPUs, nodes, fabrics and prices."""
         return load_hardware(self.folders)
 
+    @property
+    def model_folders(self) -> tuple[Path, ...]:
+        """Where a user's model files lie: apart from those of hardware, which have another form."""
+        return tuple(folder / "models" for folder in self.folders)
+
     def model(self, name: str) -> Model:
         """Return the model of a name, alias or path. Raises UnknownNameError, InputError."""
-        return load_model(name, self.folders, self.assume_architecture)
+        return load_model(name, self.model_folders, self.assume_architecture)
 
     def supplies(self, fleet: Fleet) -> list[Supply]:
         """Resolve the GPU names of a fleet; two names of one GPU add up. Raises UnknownNameError."""

@@ -36,7 +36,8 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, listing: str | None = None) -> None:
         known = list(known)
-        near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, n=3, cutoff=0.5)
+        written = {k.lower(): k for k in known}
+        near = [written[k] for k in difflib.get_close_matches(name[:_LONGEST_LINE].lower(), written, n=3, cutoff=0.5)]
         parts = [f"did you mean {', '.join(near)}?"] if near else []
         if listing:
             parts.append(f"list them with: {listing}")

@@ -46,6 +46,7 @@ def plain_engine(**changes: Any) -> Engine:
         "decode_steps": 0.0,
         "reserve": 0.0,
         "utilization": 1.0,
+        "utilization_ceiling": changes.get("utilization", 1.0),
         "of_free": False,
         "grows": False,
         "block_tokens": 16,
@@ -53,6 +54,7 @@ def plain_engine(**changes: Any) -> Engine:
         "chunk_tokens": 8192.0,
         "max_sequences": 1024.0,
     }
+    nothing |= {f"{kind}_slowdown": 1.0 for kind in ("dense", "attention", "expert", "collective")}
     known = {field.name for field in fields(Engine)}
     return replace(load_engine("vllm"), **{k: v for k, v in {**nothing, **changes}.items() if k in known})
 

@@ -14,9 +14,9 @@ def test_exit_codes_are_those_of_the_command_line_contract() -> None:
 
 
 def test_a_near_name_is_suggested_whatever_its_case() -> None:
-    error = UnknownNameError("GPU", "H100SXM", ["h100-sxm", "mi300x"], listing="planner catalog gpus")
+    error = UnknownNameError("GPU", "H100SXM", ["H100-sxm", "mi300x"], listing="planner catalog gpus")
     assert str(error) == "unknown GPU 'H100SXM'"
-    assert error.hint == "did you mean h100-sxm? list them with: planner catalog gpus"
+    assert error.hint == "did you mean H100-sxm? list them with: planner catalog gpus"
 
 
 def test_a_short_list_is_shown_when_nothing_is_near() -> None:

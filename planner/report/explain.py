@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from planner.api import Catalogs, replica_of_pool, search
-from planner.errors import PlannerError
+from planner.errors import InputError, PlannerError
 from planner.job.job import Job
 from planner.plan import Plan, PlanFile
 from planner.report.emit import emit
@@ -26,7 +28,12 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
     """Recompute what decides a plan. Raises InputError for an unknown rank or names that the catalogs lack."""
     plan = found.plan(rank)
     pool = plan.pools[0]
-    job = Job.model_validate(found.job)
+    try:
+        job = Job.model_validate(found.job)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"the plan's job is no request: {where}: {first['msg']}") from None
     replica = replica_of_pool(job.model, pool, catalogs)
     layout = Layout(pool.layout.tp, pool.layout.attention_dp, pool.layout.pp, pool.layout.ep, pool.layout.cp)
     times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))

@@ -70,7 +70,7 @@ def show_gpu(catalogs: Catalogs, name: str) -> dict[str, Any]:
 def list_models(catalogs: Catalogs) -> list[dict[str, Any]]:
     """One row per model of the catalog."""
     rows = []
-    for name in known_models(catalogs.folders):
+    for name in known_models(catalogs.model_folders):
         model = catalogs.model(name)
         rows.append(
             {

@@ -93,6 +93,8 @@ def _group(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
     good = [index for index, problem in enumerate(problems) if problem is None]
     result = [Estimate(p.id, "unsupported", str(problem)) for p, problem in zip(points, problems, strict=True)]
     evaluate = _static if points[0].mode == "static" else _aggregated
+    if not good:
+        return result
     rows = evaluate(replica, [points[i] for i in good], Layouts.of([layouts[i] for i in good], column=False))
     for index, estimate in zip(good, rows, strict=True):
         result[index] = estimate

@@ -49,8 +49,8 @@ def every_layout(kind: Replica, gpus: int) -> Iterator[Layout]:
 
 
 def batches(slots: float) -> np.ndarray:
-    """Every integer batch, and between the first few also twentieths."""
-    return np.concatenate([np.arange(0.05, 8, 0.05), np.arange(8, slots + 1)])
+    """Every integer batch, and steps in between where one more request is over 1 %."""
+    return np.concatenate([np.arange(0.05, 8, 0.05), np.arange(8, 128, 0.25), np.arange(128, max(slots, 128) + 1)])
 
 
 def points(kind: Replica, layout: Layout, asked: Job) -> Iterator[tuple[float, float, float]]:
@@ -161,7 +161,8 @@ def keeps(c: Candidate, asked: Job) -> None:
     held = memory(kind, one(*layout), lengths)
     running = c.per_replica.batch
     used = float(held.weights[0] + held.activations[0] + held.request[0] * running)
-    assert used <= kind.accelerator.memory * kind.engine.utilization
+    share = max(kind.engine.utilization, kind.engine.utilization_ceiling)
+    assert used + kind.engine.reserve <= kind.accelerator.memory * share
     assert float(held.weights[0] + held.activations[0] + held.longest[0]) <= kind.accelerator.memory
     assert running <= float(held.slots[0]) + 1e-9
     for metric, limit in asked.slo.limits.items():

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planner_cases import ATTENTION, MOE, gpu, ideal_efficiency, one, plain_engine, replica, tiny
 
+from planner.architecture.parameters import active_parameters
 from planner.serving.iteration import Work, iteration_ledger, iteration_seconds
 from planner.serving.layout import Layout, Layouts
 from planner.serving.memory import weight_bytes_per_gpu
@@ -73,19 +74,19 @@ def test_layers_gaps_and_host_time_add_up() -> None:
 @pytest.mark.parametrize("layout", [(1,), (8,), (4, 1, 2)])
 def test_no_iteration_beats_the_datasheet(name: str, layout: tuple[int, ...]) -> None:
     """Physics: a prefill needs 2 FLOPs per active weight and token, a dense decode reads all its weights."""
-    from planner.architecture.parameters import active_parameters
-
-    kind, split = replica(name, engine=plain_engine()), one(*layout)
+    kind, split = replica(name), one(*layout)
     gpus = float(split.tp[0])  # stages work one after the other on a token
     embedding = kind.model.vocab * kind.model.hidden
     active = active_parameters(kind.model) - 2 * embedding
+    least = 2 * active * 8192 / (kind.accelerator.flops["bf16"] * gpus)
     prefill = float(iteration_seconds(kind, split, Work(chunk=8192))[0])
-    assert prefill > 2 * active * 8192 / (kind.accelerator.flops["bf16"] * gpus)
-    assert prefill < 12 * 2 * active * 8192 / (kind.accelerator.flops["bf16"] * gpus) + 8e-3
+    assert prefill > least
     if not kind.has_experts:
         read = float(weight_bytes_per_gpu(kind, split)[0]) - 2 * embedding / gpus * 2
         decode = float(iteration_seconds(kind, split, Work(sequences=1, context=1))[0])
         assert decode > read / kind.accelerator.memory_bandwidth
+    if name == DENSE and gpus == 1:
+        assert prefill < 3 * least  # big matrices on one GPU reach a third of the peak on any tuned library
 
 
 def test_tensor_parallelism_of_one_has_no_all_reduce_even_beside_wider_layouts() -> None:
