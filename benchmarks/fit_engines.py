@@ -1,9 +1,9 @@
 """Fit the engine overheads on whole-engine measurements, and score them on groups that were left out.
 
-usage: python benchmarks/fit_engines.py [../shared/measured/e2e_points.csv] [--write]
+usage: python benchmarks/fit_engines.py [../shared/measured/e2e_points.csv]
 
-Every constant is a multiplier exp(x) on a physical prior of the engine profiles, x ~ N(0, sd) with a small sd: shared ones first,
-departures of an engine on top with a tighter prior. Residuals are log ratios of TPOT, throughput, TTFT and static duration.
+Every constant is a physical prior times exp(x), x ~ N(0, sd); most are shared by all engines. The result is printed, to be
+rounded into hardware_catalog/engines. Residuals are log ratios of TPOT, throughput, TTFT and static duration.
 Left-out scores solve the linearised problem without each (model family, GPU) group and predict that group exactly.
 """
 
@@ -32,9 +32,10 @@ Theta = np.ndarray
 
 @dataclass(frozen=True)
 class Knob:
-    """A constant to fit: field of Engine, which engines and eras it touches (None: all), prior sd of its log."""
+    """A constant to fit: field of Engine, prior value and sd of its log, which engines and eras it touches (None: all)."""
 
     field: str
+    prior: float
     sd: float
     engines: tuple[str, ...] | None = None
     old: bool | None = None
@@ -50,35 +51,37 @@ class Knob:
         return f"{self.field} {'/'.join(self.engines or ('all',))}{'' if self.old is None else ' old' if self.old else ' new'}"
 
 
+TRT = ("trtllm", "nim")
+CPP = ("trtllm", "lmdeploy-turbomind")
 KNOBS = [
-    Knob("dense_slowdown", 0.15),
-    Knob("attention_slowdown", 0.15),
-    Knob("expert_slowdown", 0.15),
-    Knob("collective_slowdown", 0.25),
-    Knob("step", 0.5, old=False),
-    Knob("sequence", 0.5, old=False),
-    Knob("layer_gap", 0.4, old=False),
-    Knob("latent_gap", 0.5, old=False),
-    Knob("recurrent_gap", 0.5, old=False),
-    Knob("sparse_gap", 0.5, old=False),
-    Knob("moe_gap", 0.5, old=False),
-    Knob("layer_gap", 0.4, old=True),
-    Knob("moe_gap", 0.5, old=True),
-    Knob("offset", 0.7, ("vllm",), old=False),
-    Knob("offset", 0.7, ("sglang",), old=False),
-    Knob("offset", 0.7, ("trtllm", "nim"), old=False),
-    Knob("offset", 0.7, ("atom",), old=False),
-    Knob("decode_steps", 0.6, ("vllm",), old=False),
-    Knob("decode_steps", 0.6, ("sglang",), old=False),
-    Knob("decode_steps", 0.6, ("trtllm", "nim"), old=False),
-    Knob("decode_steps", 0.6, ("atom",), old=False),
-    Knob("burst_rounds", 0.5, old=False),
-    Knob("step", 0.5, ("vllm",), old=True),
-    Knob("sequence", 0.5, ("vllm",), old=True),
-    Knob("step", 0.5, ("trtllm", "lmdeploy-turbomind"), old=True),
-    Knob("sequence", 0.5, ("trtllm", "lmdeploy-turbomind"), old=True),
-    Knob("step", 0.5, ("deepspeed-mii",), old=True),
-    Knob("sequence", 0.5, ("deepspeed-mii",), old=True),
+    Knob("dense_slowdown", 1.0, 0.15),
+    Knob("attention_slowdown", 1.0, 0.15),
+    Knob("expert_slowdown", 1.0, 0.15),
+    Knob("collective_slowdown", 1.0, 0.3),
+    Knob("step", 1e-3, 0.5, old=False),
+    Knob("sequence", 10e-6, 0.5, old=False),
+    Knob("layer_gap", 20e-6, 0.4, old=False),
+    Knob("latent_gap", 15e-6, 0.5, old=False),
+    Knob("recurrent_gap", 30e-6, 0.5, old=False),
+    Knob("sparse_gap", 10e-6, 0.5, old=False),
+    Knob("moe_gap", 20e-6, 0.5, old=False),
+    Knob("layer_gap", 40e-6, 0.5, old=True),
+    Knob("moe_gap", 20e-6, 0.5, old=True),
+    Knob("offset", 20e-3, 0.7, ("vllm",), old=False),
+    Knob("offset", 60e-3, 0.7, ("sglang",), old=False),
+    Knob("offset", 60e-3, 0.7, TRT, old=False),
+    Knob("offset", 20e-3, 0.7, ("atom",), old=False),
+    Knob("decode_steps", 2.0, 0.6, ("vllm",), old=False),
+    Knob("decode_steps", 8.0, 0.6, ("sglang",), old=False),
+    Knob("decode_steps", 2.0, 0.6, TRT, old=False),
+    Knob("decode_steps", 2.0, 0.6, ("atom",), old=False),
+    Knob("burst_rounds", 8.0, 0.5, old=False),
+    Knob("step", 2e-3, 0.6, ("vllm",), old=True),
+    Knob("sequence", 40e-6, 0.6, ("vllm",), old=True),
+    Knob("step", 0.7e-3, 0.6, CPP, old=True),
+    Knob("sequence", 10e-6, 0.5, CPP, old=True),
+    Knob("step", 3e-3, 0.6, ("deepspeed-mii",), old=True),
+    Knob("sequence", 10e-6, 0.5, ("deepspeed-mii",), old=True),
 ]
 MODERN = ("inferencex", "aiconfigurator-silicon")
 WEIGHT = {"tpot": 1.0, "rate": 0.7, "ttft": 0.25, "e2e": 0.7}
@@ -91,7 +94,16 @@ def predictor(points: list[Point]) -> Callable[[Theta], list[Estimate]]:
     catalogs = Catalogs()
 
     def base(point: Point) -> Replica:
-        key = (point.model, point.gpu, point.weights, point.kv, point.engine, point.engine_version, point.date, point.mode)
+        key = (
+            point.model,
+            point.gpu,
+            point.weights,
+            point.kv,
+            point.engine,
+            point.engine_version,
+            point.date,
+            point.mode,
+        )
         if key not in cache:
             cache[key] = replica_of_point(point, catalogs)
         return cache[key]
@@ -102,7 +114,7 @@ def predictor(points: list[Point]) -> Callable[[Theta], list[Estimate]]:
             engine: Engine = replica.engine
             for knob, x in zip(KNOBS, theta, strict=True):
                 if knob.touches(point):
-                    engine = replace(engine, **{knob.field: getattr(engine, knob.field) * float(np.exp(x))})
+                    engine = replace(engine, **{knob.field: knob.prior * float(np.exp(x))})
             return replace(replica, engine=engine)
 
         return estimate_points(points, adjusted)
@@ -140,7 +152,10 @@ def _ms(point: Point, column: str) -> float | None:
     return None if value is None else value / 1e3
 
 
-def solve(points: list[Point], predict: Callable[[Theta], list[Estimate]], rounds: int) -> tuple[Theta, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+Fitted = tuple[Theta, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def solve(points: list[Point], predict: Callable[[Theta], list[Estimate]], rounds: int) -> Fitted:
     """Gauss-Newton with Cauchy weights: theta, residuals, robust weights, Jacobian, rows."""
     theta = np.zeros(len(KNOBS))
     for _ in range(rounds):
@@ -177,7 +192,7 @@ def score(path: Path, points: list[Point], found: list[Estimate], by: str = "") 
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def left_out(points: list[Point], predict: Callable[[Theta], list[Estimate]], fitted: tuple, key: Callable[[Point], object]) -> list[Estimate]:
+def left_out(points: list[Point], fitted: Fitted, key: Callable[[Point], object]) -> list[Estimate]:
     """Predict every group with constants from which its rows were removed."""
     theta, r, robust, jacobian, rows = fitted
     members = defaultdict(list)
@@ -192,6 +207,37 @@ def left_out(points: list[Point], predict: Callable[[Theta], list[Estimate]], fi
     return [result[i] for i in range(len(points))]
 
 
+def bands(points: list[Point], found: list[Estimate]) -> str:
+    """10 % and 90 % quantiles of measured/predicted for modern engines, by basis of the GPU family."""
+    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for point, guess in zip(points, found, strict=True):
+        if point.mode != "aggregated" or guess.status != "ok":
+            continue
+        basis = "modelled" if point.gpu.startswith("mi") else "calibrated"
+        pairs = {
+            "tpot_ms": (guess.tpot, _ms(point, "tpot_ms")),
+            "ttft_ms": (guess.ttft, _ms(point, "ttft_ms")),
+            "output_tok_s": (guess.output_rate_per_gpu, measured_rate(point)),
+        }
+        for name, (ours, theirs) in pairs.items():
+            if ours and theirs:
+                ratios[basis, name].append(theirs / ours)
+    lines = [
+        f"  {basis:10s} {name:12s} n {len(r):4d}  {np.quantile(r, 0.1):.2f} to {np.quantile(r, 0.9):.2f}"
+        for (basis, name), r in sorted(ratios.items())
+    ]
+    return "\n".join(lines)
+
+
+def measured_rate(point: Point) -> float | None:
+    """Output tokens/s per GPU, as published or by the closed-loop identity."""
+    ttft, tpot = _ms(point, "ttft_ms"), _ms(point, "tpot_ms")
+    published = _number(point, "output_tok_s_per_gpu")
+    if published or not ttft or not tpot:
+        return published
+    return point.concurrency * point.osl / (ttft + point.osl * tpot) / (point.pool.gpus or 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("points", nargs="?", default="../shared/measured/e2e_points.csv", type=Path)
@@ -202,13 +248,19 @@ def main() -> None:
     with path.open(newline="") as stream:
         family = {row["id"]: row["family"] for row in csv.DictReader(stream)}
     predict = predictor(points)
-    print("== before\n", score(path, points, predict(np.zeros(len(KNOBS)))))
+    print("== priors alone\n", score(path, points, predict(np.zeros(len(KNOBS)))))
     fitted = solve(points, predict, arguments.rounds)
-    engine = Catalogs().replica("meta-llama/Llama-3.1-8B", "h100-sxm", "bf16", "", "vllm").engine
     for knob, x in zip(KNOBS, fitted[0], strict=True):
-        print(f"{knob.name:42s} x {np.exp(x):6.3f}   (prior of vllm {getattr(engine, knob.field):.3g})")
+        print(f"{knob.name:42s} {knob.prior * np.exp(x):10.3g}   prior {knob.prior:.3g}")
     print("== in sample\n", score(path, points, predict(fitted[0])))
-    print("== left out (family, gpu)\n", score(path, points, left_out(points, predict, fitted, lambda p: (family[p.id], p.gpu))))
+    print("== bands of left-out (model family, GPU) groups: measured/predicted, 80 %")
+    print(bands(points, left_out(points, fitted, lambda p: (family[p.id], p.gpu))))
+    for name, key in {
+        "(model family, GPU)": lambda p: (family[p.id], p.gpu),
+        "GPU": lambda p: p.gpu,
+        "model family": lambda p: family[p.id],
+    }.items():
+        print(f"== left out: {name}\n", score(path, points, left_out(points, fitted, key)))
 
 
 if __name__ == "__main__":

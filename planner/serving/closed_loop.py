@@ -111,7 +111,7 @@ def static_batch(replica: Replica, layouts: Layouts, batch: Array, lengths: Leng
     decodes = np.maximum(floats(lengths.osl) - 1.0, 0.0)
     duration = waves * (prefill + decodes * decode)
     rate = batch * layouts.attention_dp / duration
-    return StaticBatch(budget, prefill + replica.engine.offset, decode * waves, duration, rate)
+    return StaticBatch(budget, prefill, decode * waves, duration, rate)
 
 
 def _prefill_together(replica: Replica, layouts: Layouts, batch: Array, lengths: Lengths) -> Array:

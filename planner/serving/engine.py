@@ -29,6 +29,7 @@ class Engine:
     chunk_tokens : most tokens in one iteration.
     max_sequences : most running sequences per attention rank.
     utilization : share of usable memory that the engine takes; with ``of_free`` the share of what weights leave.
+    utilization_ceiling : how far operators raise that share when weights leave little room for the cache.
     step, sequence : host time per iteration, and per running sequence in it.
     grows : KV blocks are taken as a request grows (and preempted when they run out); else its full length is reserved.
     layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
@@ -44,6 +45,7 @@ class Engine:
     max_sequences: float
     block_tokens: int
     utilization: float
+    utilization_ceiling: float
     of_free: bool
     reserve: Bytes
     grows: bool
@@ -142,6 +144,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         max_sequences=float(batching["max_sequences"]),
         block_tokens=int(batching["block_tokens"]),
         utilization=float(memory["utilization"]),
+        utilization_ceiling=float(memory["utilization_ceiling"]),
         of_free=bool(memory.get("of_free", False)),
         reserve=memory["reserve_gib"] * GIB,
         grows=bool(memory["grows"]),

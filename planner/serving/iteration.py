@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from planner.architecture.linears import ffn_linears, mixer_linears
+from planner.architecture.linears import expert_linears, ffn_linears, mixer_linears
 from planner.architecture.model import (
     Attention,
     LatentAttention,
@@ -42,7 +42,7 @@ from planner.cost.collective import (
 )
 from planner.cost.elementwise import elementwise_seconds, recurrent_seconds
 from planner.cost.gemm import gemm_seconds
-from planner.cost.moe import experts_seconds
+from planner.cost.moe import active_experts, experts_seconds
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.replica import Replica
 
@@ -199,9 +199,14 @@ class _Pass:
         engine = self.replica.engine
         self.ledger.add("host", engine.step + engine.sequence * self.decodes)
 
-    def _add(self, name: str, seconds: Array, times: float | Array = 1.0) -> None:
-        """Book the time of a kernel as it runs inside the engine."""
-        self.ledger.add(name, seconds, times * getattr(self.replica.engine, _SLOWDOWN[name]))
+    def _add(self, name: str, seconds: Array, times: float | Array = 1.0, *, moved: float | Array = 0.0) -> None:
+        """Book the time of a kernel as it runs inside the engine, which cannot beat the memory that it reads from.
+
+        ``moved`` bytes at datasheet bandwidth are the floor of kernels that engines run faster than the benchmark did.
+        """
+        factor = getattr(self.replica.engine, _SLOWDOWN[name])
+        floor = moved / self.replica.accelerator.memory_bandwidth
+        self.ledger.add(name, np.maximum(seconds * factor, floor), times)
 
     def _linears(self, linears: tuple[Linear, ...], name: str, times: Array, kv_heads: int = 1) -> None:
         for inputs, outputs, part, copies in _fused(linears, self.layouts, kv_heads):
@@ -235,7 +240,8 @@ class _Pass:
         if self.decoding:
             read = attended_tokens(a, self.context)
             seconds = attention_decode_seconds(self.decodes, read, *shape, **options)
-            self._add("attention decode", seconds, times)
+            cache = self.decodes * read * kv_heads * ((a.head_dim + a.value_dim) * self.replica.kv_bytes)
+            self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
             seconds = attention_prefill_seconds(
                 self.chunk / self.prompts, self.prefix, self.prompts, *shape, math="bf16",
@@ -270,7 +276,9 @@ class _Pass:
             seconds = latent_decode_seconds(
                 self.decodes, self.context, heads, float(a.kv_rank), float(a.rope_dim), **options
             )
-            self._add("attention decode", seconds, times)
+            read = attended_tokens(a, self.context)
+            cache = self.decodes * read * ((a.kv_rank + a.rope_dim) * self.replica.kv_bytes)
+            self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
             seconds = latent_prefill_seconds(
                 self.chunk / self.prompts, self.prefix, self.prompts, heads,
@@ -294,12 +302,19 @@ class _Pass:
 
     def _experts(self, ffn: MoeFfn, times: Array) -> None:
         form = self.replica.formats[Part.EXPERTS]
+        tokens = self.tokens * self.layouts.attention_dp
         seconds = experts_seconds(
-            self.tokens * self.layouts.attention_dp, float(ffn.latent or self.hidden), float(ffn.width),
+            tokens, float(ffn.latent or self.hidden), float(ffn.width),
             float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
             math=form.math, weight_bytes=form.bytes_per_weight, **self.common,
         )  # fmt: skip
-        self._add("experts", seconds, times)
+        self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
+
+    def _expert_bytes(self, ffn: MoeFfn, tokens: Array, weight_bytes: float) -> Array:
+        """Weights of the experts that ``tokens`` reach, on one rank."""
+        one = sum(linear.parameters for linear in expert_linears(ffn, self.hidden)) * weight_bytes
+        reached = active_experts(float(ffn.experts), float(ffn.top_k), tokens)
+        return np.asarray(reached * one / (self.layouts.ep * self.layouts.expert_tp))
 
     def _norms(self, layer: Layer, times: Array) -> None:
         """Each half reads and writes the residual stream and the normalised copy: 4 passes over the hidden states."""

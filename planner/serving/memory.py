@@ -20,6 +20,7 @@ from planner.serving.replica import Replica
 # Hidden-width copies alive at once in a forward pass (residual, normalised, projections, all-reduce buffer), bf16.
 _LIVE_COPIES = 6.0
 _LOGIT_BYTES = 4.0
+_CACHE_SHARE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,18 @@ def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bo
     if engine.of_free:
         room = engine.utilization * (capacity - weights - activations - engine.reserve)
     else:
-        room = engine.utilization * capacity - weights - activations - engine.reserve
+        room = utilization(replica, weights) * capacity - weights - activations - engine.reserve
     tokens = lengths.decode_context if engine.grows and not together else lengths.total
     request = request_bytes_per_gpu(replica, layouts, tokens)
     longest = request_bytes_per_gpu(replica, layouts, lengths.total)
     slots = np.where(room >= longest, np.floor(np.maximum(room, 0.0) / request), 0.0)
     return Memory(weights, activations, capacity, room, request, longest, np.minimum(slots, engine.max_sequences))
+
+
+def utilization(replica: Replica, weights: Array) -> Array:
+    """Share of memory to give the engine: its default, and more while weights leave the cache less than 15 %, up to a ceiling."""
+    engine = replica.engine
+    return np.clip(weights / replica.accelerator.memory + _CACHE_SHARE, engine.utilization, engine.utilization_ceiling)
 
 
 def weight_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
