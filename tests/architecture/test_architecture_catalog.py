@@ -54,7 +54,7 @@ def test_a_model_has_many_names(alias: str, model_id: str) -> None:
 def test_an_unknown_name_suggests_near_ones() -> None:
     with pytest.raises(UnknownNameError, match="unknown model") as caught:
         load_model("meta-llama/Llama-3.1-71B")
-    assert "llama-3.1-70b" in str(caught.value.hint)
+    assert "Llama-3.1-70B" in str(caught.value.hint)
     assert "planner catalog models" in str(caught.value.hint)
 
 
