@@ -245,10 +245,14 @@ def _certificate(candidate: Candidate, outcome: Outcome, percentile: str) -> Cer
 
 
 def objective_value(c: Candidate, objective: str, percentile: str) -> float:
-    """The number that the objective looks at, in the unit users read."""
+    """The number that the objective looks at, in the unit users read.
+
+    Cost is US dollars per million output tokens; per hour in a closed loop, where the load is given and not the output.
+    """
+    cost = c.usd_per_million_tokens if c.concurrency is None else c.cost
     values: dict[str, float | None] = {
         "throughput": c.output_rate,
-        "cost": c.usd_per_million_tokens if c.usd_per_million_tokens is not None else float(c.gpus),
+        "cost": cost if cost is not None else float(c.gpus),
         "latency": c.per_replica.e2e.get(percentile, c.per_replica.e2e["mean"]) * 1e3,
         "gpus": float(c.gpus),
         "energy": c.joules_per_token,

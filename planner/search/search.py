@@ -102,7 +102,8 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     batch, most = best_batches(family, job.slo, outcome.rejections)
     per_fleet = np.array([gpus // layout.gpus for layout in family.layouts])
     usable = np.isfinite(most) & (per_fleet > 0)
-    replicas = per_fleet
+    # The fewest GPUs that serve at all are those of one replica; every other objective uses the fleet.
+    replicas = np.minimum(per_fleet, 1) if objective_of(job) == "gpus" else per_fleet
     if job.workload.rate is not None:
         needed = np.ceil(job.workload.rate / np.where(usable, most, 1.0) * (1 - 1e-9)).astype(int)
         _record_shortage(family, needed, per_fleet, usable, job.workload.rate, outcome.rejections)

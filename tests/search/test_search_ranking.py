@@ -195,9 +195,14 @@ def test_every_ranked_plan_fits_and_keeps_the_slo_and_the_order(
     values = [objective_value(c, outcome.objective, percentile) for c in outcome.ranked]
     if outcome.objective == "throughput":
         values = [-value for value in values]
-    if "concurrency" not in load or outcome.objective != "cost":
-        # 1e-6: keys are rounded before they are compared, so that last bits do not decide
-        assert all(a <= b + 1e-6 * abs(b) for a, b in pairwise(values))
+    # 1e-6: keys are rounded before they are compared, so that last bits do not decide
+    assert all(a <= b + 1e-6 * abs(b) for a, b in pairwise(values))
+
+
+def test_the_fewest_gpus_without_a_load_are_those_of_the_smallest_replica() -> None:
+    for name, fewest in ((DENSE, 1), ("llama-3.1-70b", 2)):  # 15 and 131 GiB of weights, 80 GiB per GPU
+        best = found(name, [supply("h100-sxm", 13)], job(weights=("bf16",), objective="gpus")).ranked[0]
+        assert (best.gpus, best.idle) == (fewest, 13 - fewest)
 
 
 def test_llama_405b_in_bf16_on_two_nodes_runs_as_tp_8_by_pp_2() -> None:

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from planner.api import Catalogs, estimate, no_plan, search
+from planner.errors import NoPlanError, UnknownNameError
+from planner.job.fleet import parse_fleet
+from planner.job.job import Job
+from planner.job.parse import parse_job
+from planner.job.points import Point, PoolPoint
+
+
+def asked(**changes: object) -> Job:
+    words = {"model": "llama-3.1-8b", "fleet": "h100-sxm:4", "isl": "1000", "osl": "200", **changes}
+    return parse_job(**words)  # type: ignore[arg-type]
+
+
+def test_two_names_of_one_gpu_are_one_supply() -> None:
+    (one,) = Catalogs().supplies(parse_fleet("H100:3,h100-sxm:2"))
+    assert (one.accelerator.id, one.count) == ("h100-sxm", 5)
+
+
+def test_no_plan_is_an_error_with_the_nearest_miss_and_never_an_empty_file() -> None:
+    with pytest.raises(NoPlanError) as refused:
+        search(asked(tpot="10us"))
+    assert "misses tpot" in str(refused.value)
+    assert refused.value.hint is not None and refused.value.hint.startswith("nearest miss: h100-sxm")
+    assert no_plan([]).exit_code == 1
+
+
+def test_the_shape_of_other_layouts_does_not_hide_why_no_plan_meets_the_limits() -> None:
+    rows = [("attention heads do not divide by tp", 50, "x"), ("misses ttft even when idle", 2, "nearest")]
+    error = no_plan(rows)
+    assert "2 of 52" in str(error) and "misses ttft" in str(error) and "nearest" in str(error.hint)
+
+
+def test_a_plan_predicts_what_an_estimate_of_the_same_configuration_predicts() -> None:
+    plan = search(asked(concurrency=64.0, weights="bf16", kv="bf16")).plans[0]
+    pool = plan.pools[0]
+    point = Point(
+        id="1", model="llama-3.1-8b", gpu=pool.gpu, weights=pool.weights, kv=pool.kv, engine=pool.engine,
+        concurrency=64.0, isl=1000, osl=200,
+        pool=PoolPoint(pool.replicas, pool.layout.tp, pool.layout.pp, pool.layout.attention_dp, pool.layout.ep),
+    )  # fmt: skip
+    (same,) = estimate([point])
+    # 1 %: both interpolate, on grids that span the rows evaluated together
+    assert same.tpot * 1e3 == pytest.approx(plan.predicted.tpot_ms.mean, rel=0.01)
+    assert same.ttft * 1e3 == pytest.approx(plan.predicted.ttft_ms.mean, rel=0.01)
+    assert same.output_rate_per_gpu == pytest.approx(plan.predicted.output_tok_s_per_gpu, rel=0.01)
+
+
+def test_all_names_of_a_model_give_the_same_plans() -> None:
+    names = ("meta-llama/Llama-3.1-8B", "llama-3.1-8b", "META-LLAMA/META-LLAMA-3.1-8B")
+    first, *others = (search(asked(model=name)) for name in names)
+    assert all(found.plans == first.plans for found in others)
+    assert all(found.provenance.model_sha256 == first.provenance.model_sha256 for found in others)
+
+
+def test_every_call_gives_the_same_answer() -> None:
+    first, second = (search(asked(tpot="30ms")).model_dump() for _ in range(2))
+    for found in (first, second):
+        del found["provenance"]["created"], found["search"]["elapsed_s"]
+    assert first == second
+
+
+def test_progress_is_told_to_the_caller_who_asks_for_it() -> None:
+    heard: list[str] = []
+    search(asked(), progress=heard.append)
+    assert heard and all("h100-sxm" in line for line in heard)
+
+
+def test_precisions_are_checked_where_replicas_are_made() -> None:
+    for weights, kv in (("fp99", ""), ("bf16", "fp99")):
+        with pytest.raises(UnknownNameError):
+            Catalogs().replica("llama-3.1-8b", "h100-sxm", weights, kv, "vllm")
+
+
+def test_a_users_gpu_changes_the_catalog_hash(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        "[accelerators.my-gpu]\nmemory_gib = 60\nmemory_bandwidth_gbs = 2000\nbf16_tflops = 500\n"
+    )
+    plain, own = search(asked()), search(asked(), catalogs=Catalogs((tmp_path,)))
+    assert plain.provenance.catalog_sha256 != own.provenance.catalog_sha256
+    assert plain.plans == own.plans
