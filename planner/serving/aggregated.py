@@ -50,17 +50,18 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     chunks = np.ceil(lengths.new / chunk)
     chunk = lengths.new / chunks
     prefix = floats(lengths.cached) + (lengths.new - chunk) / 2
-    beside = Work(sequences=0.0 if exclusive else micro, context=context, chunk=chunk, prefix=prefix)
+    # Each of the running requests brings its chunks once in osl iterations; above one at a time they ride together.
+    riding = micro / floats(lengths.osl) * chunks
+    prompts = np.clip(riding, 1.0, np.maximum(budget / chunk, 1.0))
+    beside = Work(0.0 if exclusive else micro, context, chunk * prompts, prefix, prompts)
     mixed = iteration_seconds(replica, layouts, beside)
-    added = (mixed if exclusive else np.maximum(mixed - decode, 0.0)) * chunks
-    # In a full pipeline a chunk that rides alone makes the other micro-batches queue behind it at every stage;
-    # when all
-    # of them carry chunks the stages share the work.
-    carrying = np.minimum(micro / floats(lengths.osl) * chunks, 1.0)
-    pace = 1.0 - carrying * (1.0 - 1.0 / layouts.pp)
+    added = (mixed if exclusive else np.maximum(mixed - decode, 0.0)) * chunks / prompts
+    # In a full pipeline a chunk that rides alone makes the other micro-batches queue behind it at every stage; when
+    # all of them carry chunks the stages share the work.
+    pace = 1.0 - np.minimum(riding, 1.0) * (1.0 - 1.0 / layouts.pp)
     # Chunks follow each other through the stages: the last one leaves pp-1 stage times after it entered.
     fill = (chunks + layouts.pp - 1) / (chunks * layouts.pp)
-    own = (added if exclusive else added + chunks * decode) * fill
+    own = mixed * chunks * fill
     return Steps(running, decode, added * pace, own, chunks)
 
 

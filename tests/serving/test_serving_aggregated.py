@@ -49,9 +49,6 @@ def test_a_long_prompt_is_cut_into_chunks_beside_the_running_decodes() -> None:
     assert float(s.prefill[0]) == pytest.approx(3 * (mixed - decode))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="each prompt is priced as if it rode alone, also when many ride in one iteration"
-)
 @pytest.mark.parametrize(("isl", "osl", "batch"), [(51, 32, 900), (100, 50, 400)])
 def test_many_short_prompts_share_an_iteration(isl: int, osl: int, batch: int) -> None:
     kind, prompts = replica(DENSE), batch / osl  # that many requests start, and end, in every iteration
