@@ -101,7 +101,7 @@ def search(
         str | None,
         typer.Option(
             "--weights",
-            help="Weight precisions, comma separated, or all. Default: the checkpoint's own, and fp8 where the GPU has it.",
+            help="Weight precisions, or all. Default: the checkpoint's own, and fp8 where the GPU has it.",
         ),
     ] = None,
     kv: Annotated[str | None, typer.Option("--kv", help="KV cache precisions: bf16, fp8.")] = None,
@@ -117,16 +117,16 @@ def search(
 ) -> None:
     """Rank the plans that fit in memory and meet the latency targets.
 
-    With --rate: the cheapest plan that carries it. With neither --rate nor --concurrency: the plan with the most goodput.
+    With --rate: the cheapest plan that carries it. With neither --rate nor --concurrency: the most goodput.
     """
     from planner.api import search as run
     from planner.report.emit import check_formats, emit_plans
 
     check_formats(output, out)
     job = _job(
-        model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit, ttft=ttft,
-        tpot=tpot, e2e=e2e, percentile=percentile, objective=objective, modes=modes, weights=weights, kv=kv, engine=engine,
-        budget=budget, top=top, seed=seed,
+        model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit,
+        ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, objective=objective, modes=modes, weights=weights, kv=kv,
+        engine=engine, budget=budget, top=top, seed=seed,
     )  # fmt: skip
     with _progress() as progress:
         found = run(job, catalogs=_catalogs(catalog, assume_arch), progress=progress, argv=sys.argv[1:])
@@ -208,7 +208,7 @@ def explain(
 
 @app.command()
 def schema(
-    what: Annotated[str, typer.Argument(help="plan (what search saves) or job (what it is asked).", show_default=False)],
+    what: Annotated[str, typer.Argument(help="plan (what search saves) or job (the question).", show_default=False)],
 ) -> None:
     """Print the JSON Schema of a plan file or of a job."""
     from planner.report.schema import json_schema

@@ -2,8 +2,8 @@
 
 usage: python benchmarks/fit_engines.py [../shared/measured/e2e_points.csv]
 
-Every constant is a physical prior times exp(x), x ~ N(0, sd); most are shared by all engines. The result is printed, to be
-rounded into hardware_catalog/engines. Residuals are log ratios of TPOT, throughput, TTFT and static duration.
+Every constant is a physical prior times exp(x), x ~ N(0, sd); most are shared by all engines. The result is printed, to
+be rounded into hardware_catalog/engines. Residuals are log ratios of TPOT, throughput, TTFT and static duration.
 Left-out scores solve the linearised problem without each (model family, GPU) group and predict that group exactly.
 """
 
@@ -32,7 +32,7 @@ Theta = np.ndarray
 
 @dataclass(frozen=True)
 class Knob:
-    """A constant to fit: field of Engine, prior value and sd of its log, which engines and eras it touches (None: all)."""
+    """A constant to fit: field of Engine, prior and sd of its log, engines and eras that it touches (None: all)."""
 
     field: str
     prior: float
@@ -48,7 +48,8 @@ class Knob:
     @property
     def name(self) -> str:
         """How tables call it."""
-        return f"{self.field} {'/'.join(self.engines or ('all',))}{'' if self.old is None else ' old' if self.old else ' new'}"
+        era = {None: "", True: " old", False: " new"}[self.old]
+        return f"{self.field} {'/'.join(self.engines or ('all',))}{era}"
 
 
 TRT = ("trtllm", "nim")

@@ -224,7 +224,8 @@ def _moe(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
     return experts_seconds(
         rows["tokens"], rows["hidden"], rows["inter"], rows["num_experts"], rows["topk"], ep=rows["ep"],
         tp=rows["tp"], gated=bool(rows["gated"][0]), math=math.removesuffix(LATENCY_KERNEL),
-        imbalance=imbalance, active=rows["active"], kernel=kernel, accelerator=accelerator(gpu), efficiency=efficiency, cache_hot=True,
+        imbalance=imbalance, active=rows["active"], kernel=kernel, accelerator=accelerator(gpu),
+        efficiency=efficiency, cache_hot=True,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """planner: capacity planning and parallelism optimisation for large language models.
 
-``from planner import search, estimate, Job`` gives the public API; it is imported on first use, so that ``import planner``
-costs nothing.
+``from planner import search, estimate, Job`` gives the public API; it is imported on first use, so that
+``import planner`` costs nothing.
 """
 
 from __future__ import annotations

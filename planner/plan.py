@@ -161,7 +161,7 @@ class PlanFile(_Model):
 
 
 # Lowest and highest measured/predicted ratio that hold 80 % of left-out (model family, GPU) groups, as
-# benchmarks/fit_engines.py prints them; widened for families whose kernels were never measured, where only one vendor checks.
+# benchmarks/fit_engines.py prints them; widened for families whose kernels were never measured.
 BANDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "calibrated": {"output_tok_s": (0.84, 1.16), "tpot_ms": (0.86, 1.19), "ttft_ms": (0.66, 1.61)},
     "modelled": {"output_tok_s": (0.75, 1.25), "tpot_ms": (0.80, 1.30), "ttft_ms": (0.40, 1.70)},

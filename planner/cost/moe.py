@@ -19,7 +19,6 @@ from planner.cost.roofline import (
 )
 from planner.units import Seconds
 
-
 LATENCY_KERNEL = "_latency"
 """Suffix of the constants of a kernel made for few rows per expert (trtllm-gen)."""
 

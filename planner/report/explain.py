@@ -39,7 +39,8 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
     times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))
     return {
         "plan": plan_rows(found)[rank - 1],
-        "pool": f"{pool.replicas} x {layout_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, engine {pool.engine}",
+        "pool": f"{pool.replicas} x {layout_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, "
+        f"engine {pool.engine}",
         "why": why(found, rank, job),
         "memory": pool.memory.model_dump(),
         "max_batch": pool.max_batch,

@@ -127,9 +127,9 @@ def list_engines(catalogs: Catalogs) -> list[dict[str, Any]]:
     engines = [load_engine(name, catalogs.folders) for name in known_engines(catalogs.folders)]
     return [
         {
-            "id": e.id, "prefill": e.prefill, "chunk tokens": int(e.chunk_tokens), "max sequences": int(e.max_sequences),
-            "memory share": e.utilization, "step us": round(e.step * 1e6), "per sequence us": round(e.sequence * 1e6, 1),
-            "layer gap us": round(e.layer_gap * 1e6, 1),
+            "id": e.id, "prefill": e.prefill, "chunk tokens": int(e.chunk_tokens),
+            "max sequences": int(e.max_sequences), "memory share": e.utilization, "step us": round(e.step * 1e6),
+            "per sequence us": round(e.sequence * 1e6, 1), "layer gap us": round(e.layer_gap * 1e6, 1),
         }
         for e in engines
     ]  # fmt: skip
@@ -141,8 +141,8 @@ def list_prices(catalogs: Catalogs, gpu: str | None = None) -> list[dict[str, An
     prices = hardware.prices if gpu is None else hardware.prices_for(gpu)
     return [
         {
-            "gpu": p.accelerator, "usd_per_gpu_hour": round(p.usd_per_gpu_hour, 4), "term": p.term, "provider": p.provider,
-            "instance": p.instance, "gpus": p.gpus, "region": p.region, "date": p.date, "source": p.source,
+            "gpu": p.accelerator, "usd_per_gpu_hour": round(p.usd_per_gpu_hour, 4), "term": p.term,
+            "provider": p.provider, "instance": p.instance, "gpus": p.gpus, "region": p.region, "date": p.date, "source": p.source,
         }
         for p in prices
     ]  # fmt: skip

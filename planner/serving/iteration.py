@@ -254,7 +254,7 @@ class _Pass:
             self._indexer(a.compressed.index_heads, a.compressed.index_dim, a.compressed.ratio, times)
 
     def _prefill_window(self, a: Attention) -> float | Array | None:
-        """Keys that a prompt token attends: all, a window, or what a selector or compressor leaves of the mean context."""
+        """Keys that a prompt token attends: all, a window, or what a selector leaves of the mean context."""
         if a.compressed is not None or a.indexer is not None:
             return attended_tokens(a, self.prefix + self.chunk / self.prompts / 2)
         return None if a.window is None else float(a.window)

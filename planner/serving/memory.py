@@ -68,7 +68,7 @@ def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bo
 
 
 def utilization(replica: Replica, weights: Array) -> Array:
-    """Share of memory to give the engine: its default, and more while weights leave the cache less than 15 %, up to a ceiling."""
+    """Share of memory to give the engine: its default; more, up to a ceiling, if weights leave the cache below 15 %."""
     engine = replica.engine
     return np.clip(weights / replica.accelerator.memory + _CACHE_SHARE, engine.utilization, engine.utilization_ceiling)
 

@@ -298,7 +298,7 @@ def best_goodput(name: str, device: Accelerator, gpus: int, asked: Job) -> float
     what=st.sampled_from(["memory bandwidth", "FLOP/s", "memory", "scale-up", "network"]),
     more=st.floats(1.01, 3),
     isl=st.integers(10, 8000),
-    osl=st.integers(1000, 4000),
+    osl=st.integers(32, 4000),
     tpot=st.none() | st.floats(0.01, 0.1),
     concurrency=st.none() | st.integers(1, 200),
 )

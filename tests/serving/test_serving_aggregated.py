@@ -160,7 +160,7 @@ def test_requests_beyond_the_slots_wait_and_do_not_run() -> None:
     name=st.sampled_from([DENSE, ROUTED]),
     layout=st.sampled_from([(1,), (2,), (8,), (2, 1, 2)]),
     isl=st.integers(10, 8000),
-    osl=st.integers(400, 2000),
+    osl=st.integers(16, 2000),
     crowd=st.floats(1, 300),
     more=st.floats(1.05, 4),
 )
