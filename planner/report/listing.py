@@ -142,7 +142,8 @@ def list_prices(catalogs: Catalogs, gpu: str | None = None) -> list[dict[str, An
     return [
         {
             "gpu": p.accelerator, "usd_per_gpu_hour": round(p.usd_per_gpu_hour, 4), "term": p.term,
-            "provider": p.provider, "instance": p.instance, "gpus": p.gpus, "region": p.region, "date": p.date, "source": p.source,
+            "provider": p.provider,
+            "instance": p.instance, "gpus": p.gpus, "region": p.region, "date": p.date, "source": p.source,
         }
         for p in prices
     ]  # fmt: skip

@@ -46,7 +46,8 @@ class SingleRequest:
         pool = PoolPoint(replicas, layout[0], layout[2], layout[1], layout[3])
         point = Point(
             id="1", model=model, gpu=gpu, weights=weights, kv=kv, engine=engine,
-            mode="static" if static else "aggregated", concurrency=concurrency, isl=parse_length(isl, "--isl"), osl=parse_length(osl, "--osl"), pool=pool,
+            mode="static" if static else "aggregated", concurrency=concurrency,
+            isl=parse_length(isl, "--isl"), osl=parse_length(osl, "--osl"), pool=pool,
         )  # fmt: skip
         return cls(point, Layout(layout[0], layout[1], layout[2], layout[3]))
 
@@ -88,7 +89,8 @@ def describe(request: SingleRequest, catalogs: Catalogs) -> dict[str, Any]:
     row = {key: value for key, value in found.row().items() if key not in ("id", "reason")}
     return {
         "model": replica.model.id, "gpu": replica.accelerator.id, "layout": str(request.layout),
-        "weights": replica.weights, "kv": replica.kv, "engine": replica.engine.id, **row, "max_batch": int(budget.slots[0]),
+        "weights": replica.weights, "kv": replica.kv, "engine": replica.engine.id, **row,
+        "max_batch": int(budget.slots[0]),
         "memory": {key: round(value, 3) for key, value in held.items()},
         "basis": replica.efficiency.basis, **time_by_operator(replica, request.layout, batch, lengths),
     }  # fmt: skip

@@ -117,9 +117,12 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
         batch = batch_at_rate(family, job.workload.rate / replicas, batch)
     elif objective_of(job) == "latency":
         batch = np.minimum(batch, 1.0)
-    for index, metrics in enumerate(metrics_at(family, batch)):
-        total = job.workload.rate or metrics.rate * replicas[index]
-        yield _candidate(family, index, int(replicas[index]), supply, total, job, metrics)
+    table = metrics_at(family, batch)
+    # Less load is not always faster (chunks that ride alone hold up a pipeline), so the limits are tested where it runs.
+    rows = [(layout, int(n)) for layout, n in zip(family.layouts, replicas, strict=True)]
+    for index in _meeting_slo(family, rows, table, job, outcome.rejections):
+        total = job.workload.rate or table[index].rate * replicas[index]
+        yield _candidate(family, index, rows[index][1], supply, total, job, table[index])
 
 
 def _record_shortage(
@@ -195,7 +198,7 @@ def _meeting_slo(
             f"{seen[worst][percentile] * 1e3:.4g} ms",
             f"a limit of {job.slo.limits[worst] * 1e3:.4g} ms",
         )
-        rejections.add(Rejected(f"misses {worst} at this concurrency", name, need, have, missed[worst] - 1))
+        rejections.add(Rejected(f"misses {worst} at this load", name, need, have, missed[worst] - 1))
     return kept
 
 

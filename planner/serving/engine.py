@@ -34,7 +34,7 @@ class Engine:
     grows : KV blocks are taken as a request grows (and preempted when they run out); else its full length is reserved.
     layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
     dense_slowdown, attention_slowdown, expert_slowdown, collective_slowdown : time of a kernel inside an engine over
-        that         of the same kernel in a benchmark loop (cold caches, sustained clocks, neighbours).
+        that of the same kernel in a benchmark loop (cold caches, sustained clocks, neighbours).
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     """
@@ -110,7 +110,7 @@ def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine
 
 
 def _of_era(era: Mapping[str, Any], version: str, date: str) -> bool:
-    """Whether software of ``version`` or ``date`` is of an era: dates up to ``until``, else versions below ``below``."""
+    """Whether software of ``version`` or ``date`` is of an era: dates to ``until``, else versions below ``below``."""
     if date:
         return date[: len(era["until"])] <= str(era["until"])
     numbers = _version_numbers(version)

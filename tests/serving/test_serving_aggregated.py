@@ -173,7 +173,8 @@ def test_more_requests_in_flight_never_slow_the_server_or_speed_up_a_user(
     found = closed_loop(kind, both, np.array([crowd, crowd * more]), lengths)
     assume(bool(found.memory.fits.all()))
     assert found.tpot("mean")[1] >= found.tpot("mean")[0] * (1 - 1e-6)
-    assert found.rate[1] >= found.rate[0] * (1 - 0.02)
+    # 5 %: a larger opening burst stays in the mean TTFT of a test of given rounds, and so in its mean rate
+    assert found.rate[1] >= found.rate[0] * (1 - 0.05)
 
 
 def test_a_static_batch_is_one_prefill_of_all_and_then_decodes_together() -> None:
