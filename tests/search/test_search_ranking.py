@@ -8,7 +8,7 @@ from itertools import pairwise, permutations, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from planner_cases import gpu, job, one, replica, supply
 
@@ -180,6 +180,7 @@ def keeps(c: Candidate, asked: Job) -> None:
     percentile=st.sampled_from(["mean", "p50", "p90", "p95", "p99"]),
     objective=st.sampled_from([None, "throughput", "cost", "latency", "gpus", "energy"]),
 )  # fmt: skip
+@example("qwen/qwen3-30b-a3b", "l40s", 5, 326, 1, None, 0.125, None, {"rate": 20.0}, "mean", None)
 def test_every_ranked_plan_fits_and_keeps_the_slo_and_the_order(
     name: str, device: str, gpus: int, isl: int, osl: int, ttft: float | None, tpot: float | None,
     e2e_: float | None, load: dict, percentile: str, objective: str | None,
