@@ -118,7 +118,7 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     elif objective_of(job) == "latency":
         batch = np.minimum(batch, 1.0)
     table = metrics_at(family, batch)
-    # Less load is not always faster (chunks that ride alone hold up a pipeline), so the limits are tested where it runs.
+    # Less load is not always faster (chunks that ride alone hold up a pipeline): test the limits where it runs.
     rows = [(layout, int(n)) for layout, n in zip(family.layouts, replicas, strict=True)]
     for index in _meeting_slo(family, rows, table, job, outcome.rejections):
         total = job.workload.rate or table[index].rate * replicas[index]
