@@ -45,7 +45,8 @@ def forecast_peak_fits(rank: Rank, request: Request) -> bool:
     With the running requests sorted by tokens to go, longest first, the use when the i-th ends is
     M_i = sum_{j<=i} held_j + i * to_go_i; the peak is the largest M_i (LightLLM, arXiv 2507.10150, eq. 3).
     """
-    capacity = rank.total_blocks * rank.block
+    # The forecast is a guess: the watermark is the margin that LightLLM keeps against it (3 to 10 %).
+    capacity = rank.total_blocks * rank.block * (1 - rank.engine.watermark)
     running = [*rank.running.values(), request]
     entries = sorted(((_to_go(rank, r), r.prompt + rank.generated_by(r)) for r in running), reverse=True)
     held, peak = 0, 0

@@ -15,7 +15,19 @@ class Lane:
     size) at which each takes a new KV block.
     """
 
-    __slots__ = ("block", "chunk_pairs", "chunk_tokens", "context", "count", "heap", "last_token", "late", "needs", "sequences", "to_come")
+    __slots__ = (
+        "block",
+        "chunk_pairs",
+        "chunk_tokens",
+        "context",
+        "count",
+        "heap",
+        "last_token",
+        "late",
+        "needs",
+        "sequences",
+        "to_come",
+    )
 
     def __init__(self, block: int) -> None:
         self.block = block

@@ -67,7 +67,9 @@ class Replica:
             self.iterations = 1
             self.segments = [Segment(1, self._mixed_seconds(), 0.0)]
         else:
-            loads = [Load(lane.sequences, lane.context, self._curve(lane.sequences)) for lane in self.lanes if lane.sequences]
+            loads = [
+                Load(lane.sequences, lane.context, self._curve(lane.sequences)) for lane in self.lanes if lane.sequences
+            ]
             if not loads:
                 self.iterations = 0
                 return None
@@ -159,7 +161,8 @@ class Replica:
             leaves = listener.prompt_done(request, now + request.skew)
         elif now > request.last_token:
             self.token_gaps.add(now - request.last_token)  # the gap that a preemption tore
-        request.last_token = now
+        # In the next pool it starts afresh, with what was late here behind it.
+        request.last_token = request.first_token if leaves else now
         if request.generated == request.output:
             rank.finish(request)
             listener.request_done(request, now + request.skew)
@@ -185,7 +188,9 @@ class Replica:
             n = min(left, length)
             ramp = 0.5 * n * (n - 1)
             squares = ramp * (2 * n - 1) / 3
-            self.kv_seconds += n * held * first + (held * slope + sequences * first) * ramp + sequences * slope * squares
+            self.kv_seconds += (
+                n * held * first + (held * slope + sequences * first) * ramp + sequences * slope * squares
+            )
             held += n * sequences
             left -= n
             if not left:

@@ -85,7 +85,9 @@ class Request:
         self.skew = 0.0  # delay of its lane behind the first one in the pipeline
         self.ready = False  # its KV comes from a prefill pool: nothing to compute
         # Low-discrepancy (golden ratio): reproducible without a random generator.
-        self.quantile = number * 0.6180339887498949 % 1.0  # position of its guessed output length in the distribution (past-future admission)
+        self.quantile = (
+            number * 0.6180339887498949 % 1.0
+        )  # position of its guessed output length in the distribution (past-future admission)
 
     def __repr__(self) -> str:
         """Show what identifies it in a failing test."""

@@ -43,7 +43,7 @@ class Router:
         return rank
 
     def _by_prefix(self, request: Request) -> int:
-        """Return the least loaded of the ranks with the longest prefix, or -1 if that is too short or the load is uneven."""
+        """Return the least loaded rank with the longest prefix, or -1 if that is too short or the load is uneven."""
         loads, holders = self.loads, self._holders
         if not holders or max(loads) - min(loads) > BALANCE_ABSOLUTE:
             return -1

@@ -69,7 +69,7 @@ def _one_lane(load: Load, left: int) -> list[Segment]:
 
 
 def _slowest(loads: list[Load], done: int, left: int) -> Segment:
-    """Return the series that the slowest lane dictates from iteration ``done`` until it changes piece or is overtaken."""
+    """Return the series of the slowest lane from iteration ``done`` until it changes piece or is overtaken."""
     lanes = []
     for load in loads:
         length, first, slope = _one_lane(load._replace(context=load.context + done * load.sequences), left)[0]
@@ -95,7 +95,7 @@ def elapsed(segments: list[Segment], iterations: int) -> float:
 
 
 def iterations_until(segments: list[Segment], moment: float) -> int:
-    """Return the fewest iterations, at least one, that end at or after ``moment`` seconds from the start (all, if none do)."""
+    """Return the fewest iterations, at least one, that end at or after ``moment`` (s from the start), else all."""
     done, start = 0, 0.0
     for length, first, slope in segments:
         end = start + length * first + slope * (0.5 * length * (length - 1))

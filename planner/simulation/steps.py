@@ -1,4 +1,4 @@
-"""What the simulation asks of a cost model: the time of one engine iteration. This module imports nothing else of planner."""
+"""What the simulation asks of a cost model: the time of one engine iteration. Imports nothing of planner."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ COLUMNS: Final = ("time_s", "running", "waiting", "kv_tokens", "preemptions", "h
 
 @dataclass(slots=True)
 class Moment:
-    """Totals over all replicas: requests that run and wait, KV tokens held; counters and busy seconds since the start."""
+    """Totals over replicas: requests running and waiting, KV tokens held; counters and busy seconds so far."""
 
     running: int = 0
     waiting: int = 0
@@ -74,7 +74,9 @@ def write_timeline(timeline: Timeline, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for time, m in timeline.rows():
-            writer.writerow([f"{time:.6f}", m.running, m.waiting, round(m.kv_tokens), m.preemptions, m.hit_tokens, f"{m.busy:.6f}"])
+            writer.writerow(
+                [f"{time:.6f}", m.running, m.waiting, round(m.kv_tokens), m.preemptions, m.hit_tokens, f"{m.busy:.6f}"]
+            )
 
 
 def chrome_trace(timeline: Timeline) -> dict[str, object]:
