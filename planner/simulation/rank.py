@@ -75,7 +75,7 @@ class Rank:
     def _start_transferred(self, now: float) -> None:
         """Start requests whose KV came from a prefill pool: they decode at once."""
         self.pending_blocks = self.growth(1)
-        while self.waiting and self.waiting[0].ready and self._admit(now):
+        while self.waiting and self.waiting[0].ready and self._admit(now, transferred=True):
             request = self.prefilling.pop()
             request.ready = False
             request.computed = request.target
@@ -165,11 +165,13 @@ class Rank:
         """Whether the request can run to its last token with the whole memory to itself."""
         return -(-(request.prompt + request.output) // self.block) <= self.total_blocks
 
-    def _admit(self, now: float) -> bool:
+    def _admit(self, now: float, transferred: bool = False) -> bool:
         """Start the head of the queue if the policy and the memory allow it."""
         if self.blocked or not self.waiting:
             return False
         request = self.waiting[0]
+        if request.ready != transferred:  # transferred KV joins at the next start, it is not computed again
+            return False
         hits, blocks = self._needs(request)
         idle = self.cache.idle_among(request.hash_ids[:hits]) * self.hash_blocks if self.cache and hits else 0
         full = len(self.running) >= self.max_sequences
