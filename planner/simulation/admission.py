@@ -47,6 +47,10 @@ def forecast_peak_fits(rank: Rank, request: Request) -> bool:
     """
     # The forecast is a guess: the watermark is the margin that LightLLM keeps against it (3 to 10 %).
     capacity = rank.total_blocks * rank.block * (1 - rank.engine.watermark)
+    history = rank.history
+    longest = history.lengths[-1] if history.lengths else history.longest
+    if rank.context_tokens() + request.prompt + (len(rank.running) + 1) * longest <= capacity:
+        return True  # even if all of them were the longest: no need to sort
     running = [*rank.running.values(), request]
     entries = sorted(((_to_go(rank, r), r.prompt + rank.generated_by(r)) for r in running), reverse=True)
     held, peak = 0, 0

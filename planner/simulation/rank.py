@@ -278,6 +278,11 @@ class Rank:
             return request.generated
         return request.output - (request.finish_at - self.lanes[request.lane].count)
 
+    def context_tokens(self) -> int:
+        """Prompt and output tokens of all running requests so far, shared prefixes counted for each."""
+        prefilling = sum(r.target for r in self.prefilling)
+        return sum(lane.context for lane in self.lanes) + prefilling + sum(r.target for r, _ in self.completing)
+
     def outstanding_tokens(self) -> int:
         """Output tokens that running requests have still to generate."""
         decoding = sum(lane.to_come for lane in self.lanes)

@@ -40,7 +40,8 @@ class Run:
     refused : requests longer than the KV memory of a rank: no schedule can serve them.
     last_arrival, end : moment of the last arrival, of the last event (s).
     busy, sequence_seconds, kv_seconds : sums over replicas: busy time, decoding sequences x time, KV tokens x time.
-    in_system : requests in the system at each arrival (thinned), to judge stability: (time, number).
+    kv_capacity : KV tokens of all ranks. steps : engine iterations. leaked_blocks : KV blocks that nobody owns at
+        the end (0). closed_loop : whether requests followed the end of others.
     """
 
     records: Records
@@ -121,7 +122,8 @@ class Simulator:
         self._offset = pools[0].offset
         self._progress = progress
         self._max_requests = max_requests
-        self._events: list[tuple[float, int, int, Request | int, int, int]] = []
+        # (time, serial number, what, request, side, replica, version of the wake)
+        self._events: list[tuple[float, int, int, Request | None, int, int, int]] = []
         self._serial = 0
         self._now = 0.0
 
@@ -144,26 +146,25 @@ class Simulator:
                 self._arrive(upcoming)
                 upcoming = next(source, None) if self._wants_more() else None
                 continue
-            self._step(upcoming.arrival if upcoming is not None else None)
+            self._step()
 
     def _wants_more(self) -> bool:
         return self._max_requests is None or self.run_state.submitted < self._max_requests
 
-    def _step(self, upcoming: float | None) -> None:
+    def _step(self) -> None:
         """Handle all events of the next moment: first the ends of spans, then arrivals, then new spans."""
         events = self._events
         limit = events[0][0] + TIE
         awake: list[tuple[int, int, float]] = []
         while events and events[0][0] <= limit:
-            time, _, kind, payload, side, version = heappop(events)
-            if kind == ARRIVE:
-                assert isinstance(payload, Request)
-                self._arrive(payload)
-            elif kind == TRANSFER:
-                assert isinstance(payload, Request)
-                self._hand_over(payload, time)
-            elif self.sides[side].replicas[int(payload)].version == version:  # type: ignore[arg-type]
-                awake.append((side, int(payload), time))  # type: ignore[arg-type]
+            time, _, kind, request, side, index, version = heappop(events)
+            if request is None:
+                if self.sides[side].replicas[index].version == version:
+                    awake.append((side, index, time))
+            elif kind == ARRIVE:
+                self._arrive(request)
+            else:
+                self._hand_over(request, time)
         awake.sort()
         for side, index, time in awake:
             replica = self.sides[side].replicas[index]
@@ -178,9 +179,9 @@ class Simulator:
         """Take arrivals that the ends of spans have caused at this very moment (no think time)."""
         events = self._events
         while events and events[0][0] <= now + TIE and events[0][2] == ARRIVE:
-            payload = heappop(events)[3]
-            assert isinstance(payload, Request)
-            self._arrive(payload)
+            request = heappop(events)[3]
+            if request is not None:
+                self._arrive(request)
 
     def _start(self, side: int, index: int, now: float) -> None:
         replica = self.sides[side].replicas[index]
@@ -190,7 +191,7 @@ class Simulator:
 
     def _wake(self, time: float, side: int, index: int, version: int) -> None:
         self._serial += 1
-        heappush(self._events, (time, self._serial, WAKE, index, side, version))
+        heappush(self._events, (time, self._serial, WAKE, None, side, index, version))
 
     # -- requests --------------------------------------------------------------------------------------------
 
@@ -229,7 +230,7 @@ class Simulator:
             return False
         self._serial += 1
         arrives = now + self.deployment.transfer(request.prompt)
-        heappush(self._events, (arrives, self._serial, TRANSFER, request, 0, 0))
+        heappush(self._events, (arrives, self._serial, TRANSFER, request, 0, 0, 0))
         return True
 
     def _hand_over(self, request: Request, now: float) -> None:
@@ -262,7 +263,7 @@ class Simulator:
         if following is not None:
             self.run_state.closed_loop = True
             self._serial += 1
-            heappush(self._events, (max(now, following.arrival), self._serial, ARRIVE, following, 0, 0))
+            heappush(self._events, (max(now, following.arrival), self._serial, ARRIVE, following, 0, 0, 0))
 
     # -- end ---------------------------------------------------------------------------------------------------
 

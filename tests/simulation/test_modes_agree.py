@@ -86,12 +86,12 @@ def numbers(value, name=""):
 
 def assert_same(fast: Run, exact: Run) -> None:
     target = Target(ttft=0.4, tpot=0.02)
-    for (name, a), (_, b) in zip(
-        numbers(summarize(fast, target)), numbers(summarize(exact, target)), strict=True
-    ):
+    for (name, a), (_, b) in zip(numbers(summarize(fast, target)), numbers(summarize(exact, target)), strict=True):
         assert a == pytest.approx(b, rel=1e-6, abs=1e-9, nan_ok=True), name
     for column in fast.records.__slots__:
-        assert list(getattr(fast.records, column)) == pytest.approx(list(getattr(exact.records, column)), rel=1e-6, abs=1e-9)
+        assert list(getattr(fast.records, column)) == pytest.approx(
+            list(getattr(exact.records, column)), rel=1e-6, abs=1e-9
+        )
     for (time, a), (same, b) in zip(fast.timeline.rows(), exact.timeline.rows(), strict=True):
         assert time == same
         assert dataclasses.astuple(a) == pytest.approx(dataclasses.astuple(b), rel=1e-6, abs=1e-9)
@@ -132,7 +132,9 @@ def test_both_modes_agree_and_conserve(policy, data, stream):
 @given(data=st.data(), stream=rows)
 def test_both_modes_agree_with_split_pools(data, stream):
     deployment = Deployment(
-        data.draw(pools(Policy.VLLM)), prefill=data.draw(pools(Policy.VLLM)), transfer=lambda tokens: 1e-3 + 1e-6 * tokens
+        data.draw(pools(Policy.VLLM)),
+        prefill=data.draw(pools(Policy.VLLM)),
+        transfer=lambda tokens: 1e-3 + 1e-6 * tokens,
     )
     fast = simulate(deployment, Listed(stream))
     exact = simulate(deployment, Listed(stream), exact=True)

@@ -110,7 +110,9 @@ def test_the_timeline_is_bounded_and_exported(tmp_path):
         table = list(csv.DictReader(file))
     assert len(table) == len(rows) and int(table[9]["running"]) == rows[9][1].running
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
-    assert {e["name"] for e in events} == {"requests", "KV tokens", "preemptions"} and all(e["ph"] == "C" for e in events)
+    assert {e["name"] for e in events} == {"requests", "KV tokens", "preemptions"} and all(
+        e["ph"] == "C" for e in events
+    )
 
 
 def test_an_empty_stream_has_no_statistics():

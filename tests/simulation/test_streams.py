@@ -70,7 +70,7 @@ def test_conversations_reuse_their_history():
     assert run.finished == 200
     prompts = sorted(set(run.records.prompt))
     assert prompts == [128 + 64 + turn * 96 for turn in range(4)]
-    # All but the first conversation find the system prompt; later turns find everything but the last block and the new part.
+    # All but the first conversation find the system prompt; later turns all but the last block and the new part.
     hits = dict(zip(run.records.number, zip(run.records.prompt, run.records.hit_tokens, strict=True), strict=True))
     assert all(hit >= prompt - 64 - 16 for prompt, hit in hits.values() if prompt > 192)
     assert sorted(hit for prompt, hit in hits.values() if prompt == 192)[1] == 128
