@@ -99,7 +99,11 @@ class Rank:
 
     def growth(self, iterations: int) -> int:
         """Blocks that decoding allocates in so many iterations."""
-        return sum(lane.growth(iterations) for lane in self.lanes if lane.sequences) if self.grows else 0
+        if not self.grows:
+            return 0
+        if len(self.lanes) == 1:
+            return self.lanes[0].growth(iterations)
+        return sum(lane.growth(iterations) for lane in self.lanes)
 
     def _make_room(self) -> bool:
         """Preempt the youngest requests until the next iteration fits; return whether any was."""

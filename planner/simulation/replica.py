@@ -126,7 +126,7 @@ class Replica:
         for rank in self.ranks:
             if rank.decoding:
                 if rank.grows:
-                    rank.used_blocks += rank.growth(iterations)
+                    rank.used_blocks += rank.pending_blocks if iterations == 1 else rank.growth(iterations)
                 for lane in rank.lanes:
                     sequences = lane.sequences
                     if sequences:
