@@ -1,7 +1,7 @@
 """Percentiles of the wait before a prefill, without simulation.
 
 Load rho = rate * E[S] < 1, one server, first come first served. Errors are against 10^6 simulated arrivals (the
-Lindley recursion, which tests/serving/test_queueing.py compares with the event simulation):
+Lindley recursion; tests/simulation/test_queueing_theory.py shows that the event simulation gives the same waits):
 
 * Pollaczek-Khinchine mean: exact; sampling error only (within 2 %).
 * exponential tail, p95/p99: M/D/1 at rho 0.6 to 0.9 +1..+7 % / +2..+11 %, at rho 0.3 +10 / +19 % (cautious);

@@ -9,6 +9,7 @@ from planner.simulation.settings import Deployment, EngineSettings, Policy, Pool
 from planner.simulation.simulator import Run, Stream, simulate
 from planner.simulation.stability import Stability
 from planner.simulation.steps import AffineSteps, PiecewiseAffine, StepModel
+from planner.simulation.tabulated import TabulatedSteps
 from planner.simulation.timeline import write_timeline
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "StepModel",
     "Stream",
     "Summary",
+    "TabulatedSteps",
     "Target",
     "simulate",
     "summarize",

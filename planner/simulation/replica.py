@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from planner.simulation.histogram import TimeHistogram
@@ -25,6 +26,23 @@ class Listener(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Shared:
+    """What the replicas of a pool have in common.
+
+    Parameters
+    ----------
+    exact : advance one iteration at a time (the reference for tests).
+    curves : decode time curves by number of sequences, asked of the StepModel once.
+    """
+
+    pool: Pool
+    timeline: Timeline
+    token_gaps: TimeHistogram
+    exact: bool
+    curves: dict[int, Curve] = field(default_factory=dict)
+
+
 class Replica:
     """Executes spans: one iteration that prefills, or many decode iterations between two changes of the batch.
 
@@ -33,16 +51,15 @@ class Replica:
     ranks : its attention ranks; every iteration lasts as long as the slowest lane of the slowest rank. A
         pipeline of pp stages keeps pp lanes in flight and a lane needs all stages for one token, so lanes also
         repeat at the pace of the slowest; each runs one stage behind the one before it.
-    exact : advance one iteration at a time (the reference for tests).
     """
 
-    def __init__(self, pool: Pool, ranks: list[Rank], timeline: Timeline, tokens: TimeHistogram, exact: bool) -> None:
-        self.pool = pool
+    def __init__(self, shared: Shared, ranks: list[Rank]) -> None:
+        self.pool = shared.pool
         self.ranks = ranks
         self.lanes = [lane for rank in ranks for lane in rank.lanes]
-        self.timeline = timeline
-        self.token_gaps = tokens
-        self.exact = exact
+        self.timeline = shared.timeline
+        self.token_gaps = shared.token_gaps
+        self.exact = shared.exact
         self.started = 0.0
         self.iterations = 0  # length of the span under way; 0 while idle
         self.segments: list[Segment] = []
@@ -51,8 +68,8 @@ class Replica:
         self.kv_seconds = 0.0  # integral of held KV tokens over time
         self.sequence_seconds = 0.0  # integral of decoding sequences over time
         self.steps = 0
-        self.next_sample = timeline.interval
-        self._curves: dict[int, Curve] = {}
+        self.next_sample = shared.timeline.interval
+        self._curves = shared.curves
 
     # -- spans -----------------------------------------------------------------------------------------------
 
@@ -92,7 +109,7 @@ class Replica:
                 sequences = lane.sequences if rank.decoding else 0
                 if lane.chunk_tokens:
                     context = lane.context if rank.decoding else 0
-                    seconds = self.pool.steps.mixed(sequences, context, lane.chunk_tokens, lane.chunk_pairs)
+                    seconds = float(self.pool.steps.mixed(sequences, context, lane.chunk_tokens, lane.chunk_pairs))
                 elif sequences:
                     seconds = decode_segments([Load(sequences, lane.context, self._curve(sequences))], 1)[0].first
                 else:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from planner.simulation.histogram import TimeHistogram
 from planner.simulation.rank import Rank
 from planner.simulation.records import Records
-from planner.simulation.replica import Replica
+from planner.simulation.replica import Replica, Shared
 from planner.simulation.request import Request
 from planner.simulation.routing import Router
 from planner.simulation.series import TIE
@@ -79,10 +79,8 @@ class Side:
         holders: dict[int, int] | None = {} if pool.routing is Routing.PREFIX_AWARE else None
         self.ranks = [Rank(pool, number, holders) for number in range(count)]
         width = pool.attention_dp
-        self.replicas = [
-            Replica(pool, self.ranks[i * width : (i + 1) * width], run.timeline, run.token_gaps, exact)
-            for i in range(pool.replicas)
-        ]
+        shared = Shared(pool, run.timeline, run.token_gaps, exact)
+        self.replicas = [Replica(shared, self.ranks[i * width : (i + 1) * width]) for i in range(pool.replicas)]
         self.router = Router(pool, count, holders)
 
     def replica_of(self, rank: int) -> int:

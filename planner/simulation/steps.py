@@ -49,7 +49,8 @@ def compile_curve(function: PiecewiseAffine) -> Curve:
     """Add the slopes: (y_{i+1} - y_i) / (x_{i+1} - x_i), then the last one."""
     x, y = function.knots, function.seconds
     slopes = [(y[i + 1] - y[i]) / (x[i + 1] - x[i]) for i in range(len(x) - 1)]
-    return Curve(tuple(x), tuple(y), (*slopes, function.last_slope))
+    # Plain floats: NumPy scalars would slow every iteration down.
+    return Curve(tuple(map(float, x)), tuple(map(float, y)), (*map(float, slopes), float(function.last_slope)))
 
 
 class StepModel(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from planner.serving.queueing import lindley_waits
 from planner.simulation import AffineSteps, Deployment, EngineSettings, Pool, simulate
 from planner.simulation.streams import Replay
 
@@ -80,3 +81,11 @@ def test_every_wait_equals_that_of_a_simpy_model(deterministic):
     gaps = arrivals(0.8, len(services), 9)
     gaps[0] = 0.0  # a replay starts at its first request
     assert one_server(gaps, services) == pytest.approx(simpy_waits(gaps, services), abs=1e-6)
+
+
+def test_every_wait_equals_that_of_the_lindley_recursion():
+    """So the errors that planner.serving.queueing states against the recursion are errors against the simulation."""
+    services = np.round(np.random.default_rng(3).lognormal(-0.5, 1.0, 20_000) / TICK) * TICK + TICK
+    gaps = arrivals(0.7, len(services), 9)
+    gaps[0] = 0.0
+    assert one_server(gaps, services) == pytest.approx(lindley_waits(gaps, services), abs=1e-6)
