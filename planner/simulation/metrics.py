@@ -107,8 +107,7 @@ def summarize(run: Run, target: Target | None = None, *, warm_up: float = 0.1) -
     stability = judge(run)
     window = _window(arrival[kept], total)
     good = _attained(ttft, total, output, target) if target is not None and len(kept) else None
-    prompts = sum(records.prompt)
-    span = run.end * run.replicas
+    utilisation, mean_batch, occupancy, hits = _averages(run)
     stats = [statistic(values, stability) for values in (ttft, tpot, total, np.asarray(records.queued)[kept])]
     return Summary(
         ttft=stats[0],
@@ -120,10 +119,10 @@ def summarize(run: Run, target: Target | None = None, *, warm_up: float = 0.1) -
         output_tokens_per_s=float(output.sum()) / window if window else math.nan,
         attainment=float(good.mean()) if good is not None else math.nan,
         goodput=float(good.sum()) / window if good is not None and window else math.nan,
-        utilisation=run.busy / span if span else math.nan,
-        mean_batch=run.sequence_seconds / span if span else math.nan,
-        kv_occupancy=run.kv_seconds / (run.end * run.kv_capacity) if run.end and run.kv_capacity else math.nan,
-        hit_share=sum(records.hit_tokens) / prompts if prompts else 0.0,
+        utilisation=utilisation,
+        mean_batch=mean_batch,
+        kv_occupancy=occupancy,
+        hit_share=hits,
         preemptions=run.preemptions,
         submitted=run.submitted,
         finished=run.finished,
@@ -133,6 +132,17 @@ def summarize(run: Run, target: Target | None = None, *, warm_up: float = 0.1) -
         interrupted=run.interrupted,
         stability=stability,
     )
+
+
+def _averages(run: Run) -> tuple[float, float, float, float]:
+    """Busy share, decoding sequences and KV share per replica over the whole run; share of prompt tokens hit."""
+    prompts = sum(run.records.prompt)
+    hits = sum(run.records.hit_tokens) / prompts if prompts else 0.0
+    span = run.end * run.replicas
+    if not span:
+        return math.nan, math.nan, math.nan, hits
+    occupancy = run.kv_seconds / (run.end * run.kv_capacity) if run.kv_capacity else math.nan
+    return run.busy / span, run.sequence_seconds / span, occupancy, hits
 
 
 def statistic(values: Floats, stability: Stability) -> Statistic:
