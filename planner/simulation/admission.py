@@ -43,9 +43,9 @@ def forecast_peak_fits(rank: Rank, request: Request) -> bool:
     """Past-Future: the forecast peak of the KV use, with ``request`` in it, fits the capacity.
 
     With the running requests sorted by tokens to go, longest first, the use when the i-th ends is
-    M_i = sum_{j<=i} held_j + i * to_go_i; the peak is the largest M_i (LightLLM, arXiv 2507.10150, eq. 3).
+    M_i = sum_{j<=i} held_j + i * to_go_i; the peak is the largest M_i (the peak estimate of arXiv 2507.10150).
     """
-    # The forecast is a guess: the watermark is the margin that LightLLM keeps against it (3 to 10 %).
+    # The forecast is a guess: the watermark is the margin kept against its error.
     capacity = rank.total_blocks * rank.block * (1 - rank.engine.watermark)
     history = rank.history
     longest = history.lengths[-1] if history.lengths else history.longest

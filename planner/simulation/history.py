@@ -11,7 +11,7 @@ class OutputHistory:
 
     Parameters
     ----------
-    window : lengths that are remembered (LightLLM keeps 1,000).
+    window : lengths that are remembered.
     longest : guess while nothing has finished (tokens).
     """
 
