@@ -1,0 +1,108 @@
+"""A slow, vectorised cost model as a fast StepModel: sampled once on grids, then interpolated.
+
+The simulation asks for about one mixed iteration per request, so a model that takes a millisecond per call
+would cap it at a thousand requests per second. Costs of an iteration add up over operators:
+
+    t(b, C, c, q) = base(b, c) + [d(b, C) - d(b, b)] + [p(c, s) - p(c, 0)]
+
+with b decodes over C tokens of context and a chunk of c tokens behind s cached ones, q = c*s + c(c+1)/2. base is
+an iteration with one token of context each, d a pure decode, p a pure prefill. Interpolation is (bi)linear: exact
+for costs that are affine between grid points.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from planner.simulation.steps import PiecewiseAffine
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    # Seconds of iterations: sequences, total context tokens, chunk tokens, chunk query-key pairs (same shapes).
+    Iteration = Callable[[Floats, Floats, Floats, Floats], Floats]
+
+
+class TabulatedSteps:
+    """A StepModel that interpolates ``iteration``.
+
+    Parameters
+    ----------
+    iteration : vectorised seconds of an iteration of (sequences, context tokens, chunk tokens, chunk pairs).
+    kv_tokens, max_sequences : see StepModel.
+    chunk_tokens : largest chunk of one iteration. longest : longest context of one request (tokens).
+    """
+
+    def __init__(
+        self, iteration: Iteration, *, kv_tokens: int, max_sequences: int, chunk_tokens: int, longest: int
+    ) -> None:
+        self._iteration = iteration
+        self.kv_tokens = kv_tokens
+        self.max_sequences = max_sequences
+        self._sequences = [0.0, *_grid(1, max_sequences, 2)]
+        # Finer: attention inside the chunk is quadratic; chords between 8 points per octave are 0.2 % above it.
+        self._chunks = _grid(1, max(2, chunk_tokens), 8)
+        self._prefixes = [0.0, *_grid(64, max(128, longest), 2)]
+        self._contexts = _grid(1, max(2, longest), 1)
+        self._curves: dict[int, PiecewiseAffine] = {}
+        self._base = self._table(self._sequences, lambda b, c: (b, b, c, c * (c + 1) / 2))
+        prefill = self._table(self._prefixes, lambda s, c: (0 * s, 0 * s, c, c * s + c * (c + 1) / 2))
+        self._prefix = [[value - first for value, first in zip(row, prefill[0], strict=True)] for row in prefill]
+
+    def _table(
+        self, rows: list[float], arguments: Callable[[Floats, Floats], tuple[Floats, Floats, Floats, Floats]]
+    ) -> list[list[float]]:
+        import numpy as np
+
+        row, chunk = (axis.ravel() for axis in np.meshgrid(rows, self._chunks, indexing="ij"))
+        seconds = np.asarray(self._iteration(*arguments(row, chunk)), dtype=float)
+        table: list[list[float]] = seconds.reshape(len(rows), len(self._chunks)).tolist()
+        return table
+
+    def decode_steps(self, sequences: int) -> PiecewiseAffine:
+        """See StepModel; knots where the mean context is a point of the grid."""
+        curve = self._curves.get(sequences)
+        if curve is None:
+            import numpy as np
+
+            knots = sequences * np.asarray(self._contexts)
+            none = np.zeros_like(knots)
+            seconds = np.maximum.accumulate(self._iteration(np.full_like(knots, sequences), knots, none, none))
+            slope = float((seconds[-1] - seconds[-2]) / (knots[-1] - knots[-2]))
+            curve = PiecewiseAffine(tuple(knots.tolist()), tuple(seconds.tolist()), slope)
+            self._curves[sequences] = curve
+        return curve
+
+    def mixed(self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float) -> float:
+        """See StepModel and the formula of this module."""
+        prefix = chunk_pairs / chunk_tokens - 0.5 * (chunk_tokens + 1)
+        seconds = _bilinear(self._sequences, self._chunks, self._base, sequences, chunk_tokens)
+        if prefix > 0:
+            seconds += _bilinear(self._prefixes, self._chunks, self._prefix, prefix, chunk_tokens)
+        if sequences:
+            curve = self.decode_steps(sequences)
+            seconds += curve(context_tokens) - curve.seconds[0]
+        return seconds
+
+
+def _grid(low: int, high: int, per_octave: int) -> list[float]:
+    """Whole numbers from low to high, ``per_octave`` of them (as far as they differ) from a number to its double."""
+    points, step = {float(low), float(high)}, 0
+    while (point := round(low * 2 ** (step / per_octave))) < high:
+        points.add(float(point))
+        step += 1
+    return sorted(points)
+
+
+def _bilinear(rows: list[float], columns: list[float], table: list[list[float]], row: float, column: float) -> float:
+    """Interpolate linearly in both directions; beyond the last points the last cell is continued."""
+    i = min(len(rows) - 2, max(0, bisect_right(rows, row) - 1))
+    j = min(len(columns) - 2, max(0, bisect_right(columns, column) - 1))
+    u = (row - rows[i]) / (rows[i + 1] - rows[i])
+    v = (column - columns[j]) / (columns[j + 1] - columns[j])
+    low, high = table[i], table[i + 1]
+    return (1 - u) * ((1 - v) * low[j] + v * low[j + 1]) + u * ((1 - v) * high[j] + v * high[j + 1])
