@@ -165,6 +165,9 @@ def keeps(c: Candidate, asked: Job) -> None:
     assert used + kind.engine.reserve <= kind.accelerator.memory * share
     assert float(held.weights[0] + held.activations[0] + held.longest[0]) <= kind.accelerator.memory
     assert running <= float(held.slots[0]) + 1e-9
+    if asked.workload.concurrency is None and asked.workload.rate is None and asked.objective in (None, "throughput"):
+        # a Poisson number of requests is present; the one at the percentile must find a free slot too
+        assert running + z_score(asked.slo.percentile) * np.sqrt(running) <= float(held.slots[0]) + 1e-9
     for metric, limit in asked.slo.limits.items():
         assert getattr(c.per_replica, metric)[asked.slo.percentile] <= limit * (1 + 1e-9), (metric, c.layout)
     assert c.gpus + c.idle >= c.gpus > 0 and c.idle >= 0
@@ -180,6 +183,7 @@ def keeps(c: Candidate, asked: Job) -> None:
     percentile=st.sampled_from(["mean", "p50", "p90", "p95", "p99"]),
     objective=st.sampled_from([None, "throughput", "cost", "latency", "gpus", "energy"]),
 )  # fmt: skip
+@example("llama-3.1-70b", "h100-sxm", 2, 4000, 1000, None, None, None, {}, "p95", None)
 @example("qwen/qwen3-30b-a3b", "l40s", 5, 326, 1, None, 0.125, None, {"rate": 20.0}, "mean", None)
 def test_every_ranked_plan_fits_and_keeps_the_slo_and_the_order(
     name: str, device: str, gpus: int, isl: int, osl: int, ttft: float | None, tpot: float | None,

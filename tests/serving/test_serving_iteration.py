@@ -58,6 +58,36 @@ def test_expert_weights_are_read_for_the_experts_that_tokens_reach() -> None:
         assert float(ledger.seconds["experts"][0]) * BANDWIDTH == pytest.approx(weights + rows, rel=1e-9)
 
 
+def test_experts_work_on_the_tokens_of_all_attention_ranks() -> None:
+    kind = bound_by_memory(tiny(ffn=MOE))
+    alone = iteration_ledger(kind, one(1, 4, 1, 1), Work(sequences=3, context=1)).seconds["experts"]
+    # ep 4: each rank has 2 of 8 experts, and a quarter of the 2 x 12 routed rows
+    spread = iteration_ledger(kind, one(1, 4, 1, 4), Work(sequences=3, context=1)).seconds["experts"]
+    reached = 8 * (1 - (1 - 2 / 8) ** 12)
+    whole = reached * 3 * 64 * 32 * 2 + 2 * 12 * (32 * 2 * 3 + 64 * 2 * 2)
+    assert float(spread[0]) * BANDWIDTH == pytest.approx(whole / 4)
+    cut = reached * 3 * 64 * 8 * 2 + 2 * 12 * (8 * 2 * 3 + 64 * 2 * 2)  # ep 1: experts of width 32 cut over 4 ranks
+    assert float(alone[0]) * BANDWIDTH == pytest.approx(cut)
+
+
+def test_only_tokens_that_are_sampled_pass_the_head() -> None:
+    work = Work(sequences=3, context=10, chunk=500, prompts=2)
+    seconds = iteration_ledger(bound_by_memory(tiny()), one(1), work).seconds["lm head"]
+    # 3 decodes and 2 prompts, whatever the length of their chunks
+    assert float(seconds[0]) * BANDWIDTH == pytest.approx(2 * (64 * 256 + 5 * (64 + 256)))
+
+
+def test_stages_pass_on_the_hidden_states_of_their_tokens() -> None:
+    kind = bound_by_memory(tiny(4))
+    few, many = (
+        float(iteration_ledger(kind, one(tp, 1, 4), Work(sequences=10**6, context=1)).seconds["pipeline"][0])
+        for tp in (2, 1)
+    )
+    link = kind.accelerator.scale_up.pair_bandwidth
+    assert many == pytest.approx(3 * 10**6 * 64 * 2 / link, rel=1e-6)  # 3 hops of 64 elements in 2 bytes per token
+    assert few == pytest.approx(many / 2, rel=1e-6)  # tensor-parallel ranks send in parallel
+
+
 def test_layers_gaps_and_host_time_add_up() -> None:
     engine = plain_engine(step=2e-3, sequence=1e-5, layer_gap=3e-5)
     times = {}

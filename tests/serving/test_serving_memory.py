@@ -76,6 +76,11 @@ def test_kv_cache_is_cut_by_heads_and_stages_in_whole_blocks(tp: int, pp: int, w
     assert float(request_bytes_per_gpu(replica(tiny(4)), one(tp, 1, pp), 20)[0]) == whole / ways
 
 
+def test_the_fullest_stage_holds_the_cache_of_whole_layers() -> None:
+    # 3 layers on 2 stages: one of them holds 2
+    assert float(request_bytes_per_gpu(replica(tiny(3)), one(1, 1, 2), 16)[0]) == 2 * 16 * 64 * 2
+
+
 def test_kv_precision_scales_the_cache() -> None:
     model = tiny(4)
     narrow = request_bytes_per_gpu(replica(model, kv="fp8"), one(1), 20)
