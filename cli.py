@@ -108,6 +108,8 @@ def search(
     engine: EngineOption = "vllm",
     budget: Annotated[str | None, typer.Option("--budget", help="Most to spend, for example 40usd/h.")] = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
+    simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
+    simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
     output: OutputOption = "table",
     out: OutOption = None,
@@ -126,7 +128,7 @@ def search(
     job = _job(
         model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit,
         ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, objective=objective, modes=modes, weights=weights, kv=kv,
-        engine=engine, budget=budget, top=top, seed=seed,
+        engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
     )  # fmt: skip
     with _progress() as progress:
         found = run(job, catalogs=_catalogs(catalog, assume_arch), progress=progress, argv=sys.argv[1:])

@@ -25,6 +25,7 @@ from planner.serving.engine import load_engine
 from planner.serving.estimate import Estimate, estimate_points
 from planner.serving.precision import kv_default
 from planner.serving.replica import KV_BYTES, Replica
+from planner.simulation.check import recheck
 
 _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
@@ -102,8 +103,9 @@ def search(
     )
     if not outcome.ranked:
         raise no_plan(outcome.rejections.rows())
+    ranked = recheck(outcome, job, progress) if job.simulate_top else [(c, None) for c in outcome.ranked]
     return plan_file(
-        job, outcome, elapsed=time.perf_counter() - started, catalog_sha256=catalogs.hardware.sha256,
+        job, outcome, ranked, elapsed=time.perf_counter() - started, catalog_sha256=catalogs.hardware.sha256,
         model_sha256=sha256(distill(model)), argv=argv,
     )  # fmt: skip
 

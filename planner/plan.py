@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +109,7 @@ class Plan(_Model):
     usd_per_million_output_tokens: float | None
     predicted: Performance
     simulated: Performance | None
+    notes: list[str]
     pools: list[Pool]
     certificate: Certificate
     basis: Literal["modelled", "calibrated", "measured"]
@@ -168,8 +170,20 @@ BANDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 }
 
 
-def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str) -> Plan:
-    """Write a candidate down as a plan."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the simulation says of a candidate: its performance there, what a user should know, and the candidate at the
+    load that was simulated."""
+
+    candidate: Candidate
+    simulated: Performance
+    notes: tuple[str, ...] = ()
+
+
+def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, verdict: Verdict | None = None) -> Plan:
+    """Write a candidate down as a plan, at the load of its ``verdict`` where it has one."""
+    certificate = _certificate(candidate, outcome, percentile)
+    candidate = verdict.candidate if verdict else candidate
     replica = candidate.replica
     predicted = _performance(candidate)
     basis: Literal["modelled", "calibrated"] = "calibrated" if replica.efficiency.basis == "calibrated" else "modelled"
@@ -187,11 +201,12 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str) 
         cost_usd_per_hour=_rounded(candidate.cost),
         usd_per_million_output_tokens=_rounded(candidate.usd_per_million_tokens),
         predicted=predicted,
-        simulated=None,
+        simulated=verdict.simulated if verdict else None,
+        notes=list(verdict.notes) if verdict else [],
         pools=[_pool(candidate)],
-        certificate=_certificate(candidate, outcome, percentile),
+        certificate=certificate,
         basis=basis,
-        band={k: (_round(v * BANDS[basis][k][0]), _round(v * BANDS[basis][k][1])) for k, v in shown.items()},
+        band={k: (significant(v * BANDS[basis][k][0]), significant(v * BANDS[basis][k][1])) for k, v in shown.items()},
     )
 
 
@@ -206,30 +221,32 @@ def _pool(candidate: Candidate) -> Pool:
         weights=replica.weights,
         kv=replica.kv,
         max_batch=int(candidate.slots),
-        running_batch=_round(candidate.per_replica.batch),
+        running_batch=significant(candidate.per_replica.batch),
         engine=replica.engine.id,
         memory=PoolMemory(
-            weights_gib=_round(held.weights / GIB),
-            kv_gib=_round(held.request * candidate.per_replica.batch / GIB),
-            activations_gib=_round(held.activations / GIB),
-            capacity_gib=_round(replica.accelerator.memory / GIB),
+            weights_gib=significant(held.weights / GIB),
+            kv_gib=significant(held.request * candidate.per_replica.batch / GIB),
+            activations_gib=significant(held.activations / GIB),
+            capacity_gib=significant(replica.accelerator.memory / GIB),
         ),
     )
+
+
+def latency_ms(seconds: Mapping[str, float]) -> Latency:
+    """Milliseconds by statistic from seconds."""
+    return Latency(**{name: significant(value * 1e3) for name, value in seconds.items()})
 
 
 def _performance(candidate: Candidate) -> Performance:
     m = candidate.per_replica
 
-    def latency(values: Mapping[str, float]) -> Latency:
-        return Latency(**{name: _round(value * 1e3) for name, value in values.items()})
-
     return Performance(
-        output_tok_s=_round(candidate.output_rate),
-        output_tok_s_per_gpu=_round(candidate.output_rate / candidate.gpus),
-        request_rate=_round(candidate.rate),
-        ttft_ms=latency(m.ttft),
-        tpot_ms=latency(m.tpot),
-        e2e_ms=latency(m.e2e),
+        output_tok_s=significant(candidate.output_rate),
+        output_tok_s_per_gpu=significant(candidate.output_rate / candidate.gpus),
+        request_rate=significant(candidate.rate),
+        ttft_ms=latency_ms(m.ttft),
+        tpot_ms=latency_ms(m.tpot),
+        e2e_ms=latency_ms(m.e2e),
     )
 
 
@@ -239,7 +256,7 @@ def _certificate(candidate: Candidate, outcome: Outcome, percentile: str) -> Cer
     value = objective_value(candidate, outcome.objective, percentile)
     gap = abs(value - best) / max(abs(best), 1e-12)
     return Certificate(
-        objective=outcome.objective, value=_round(value), bound=_round(best), gap=_round(gap),
+        objective=outcome.objective, value=significant(value), bound=significant(best), gap=significant(gap),
         status="optimal" if gap < 1e-9 else "feasible", solver="exhaustive enumeration",
     )  # fmt: skip
 
@@ -261,11 +278,24 @@ def objective_value(c: Candidate, objective: str, percentile: str) -> float:
 
 
 def plan_file(
-    job: Job, outcome: Outcome, *, elapsed: float, catalog_sha256: str, model_sha256: str, argv: Sequence[str]
+    job: Job,
+    outcome: Outcome,
+    ranked: Sequence[tuple[Candidate, Verdict | None]],
+    *,
+    elapsed: float,
+    catalog_sha256: str,
+    model_sha256: str,
+    argv: Sequence[str],
 ) -> PlanFile:
-    """Everything that a search found, ready to be saved."""
+    """Everything that a search found, ready to be saved.
+
+    ``ranked`` is the final order; ``outcome`` keeps the order of the closed forms, to which certificates refer.
+    """
     percentile = job.slo.percentile
-    plans = [plan_of(c, rank, outcome, percentile) for rank, c in enumerate(outcome.ranked[: job.top], start=1)]
+    plans = [
+        plan_of(candidate, rank, outcome, percentile, verdict)
+        for rank, (candidate, verdict) in enumerate(ranked[: job.top], start=1)
+    ]
     return PlanFile(
         format_version=FORMAT_VERSION,
         job=job.model_dump(mode="json"),
@@ -293,8 +323,8 @@ def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:
         "gpu": c.replica.accelerator.id,
         "layout": str(c.layout),
         "weights": c.replica.weights,
-        "output_tok_s_per_gpu": _round(c.output_rate / c.gpus),
-        "tok_s_per_user": _round(1 / c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])),
+        "output_tok_s_per_gpu": significant(c.output_rate / c.gpus),
+        "tok_s_per_user": significant(1 / c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])),
     }
 
 
@@ -331,10 +361,10 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _round(value: float) -> float:
+def significant(value: float) -> float:
     """Six significant digits: more would pretend, and last bits differ between machines."""
     return float(f"{value:.6g}")
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else _round(value)
+    return None if value is None else significant(value)

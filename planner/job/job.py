@@ -23,6 +23,7 @@ class Job(BaseModel):
     model : catalog name or path of a config.json, as the user wrote it.
     weights, kv : precisions to consider; empty means what the model and the hardware allow.
     budget : upper limit on the price in US dollars per hour, or None.
+    simulate_top : plans that the event simulation re-checks, best first; 0 trusts the closed forms.
     max_gpus_per_replica : bound of the layout search, or None for the fleet size.
     """
 
@@ -39,5 +40,6 @@ class Job(BaseModel):
     engine: str = "vllm"
     budget: float | None = Field(default=None, gt=0)
     top: int = Field(default=5, ge=1, le=1000)
+    simulate_top: int = Field(default=5, ge=0, le=1000)
     seed: int = 0
     max_gpus_per_replica: int | None = Field(default=None, ge=1)

@@ -36,6 +36,7 @@ def parse_job(
     engine: str = "vllm",
     budget: str | None = None,
     top: int = 5,
+    simulate_top: int = 5,
     seed: int = 0,
 ) -> Job:
     """Read every option with its unit. Raises InputError naming the option."""
@@ -65,6 +66,7 @@ def parse_job(
             engine=engine,
             budget=None if budget is None else parse_money(budget, "--budget"),
             top=top,
+            simulate_top=simulate_top,
             seed=seed,
         )
     except ValidationError as problem:

@@ -9,6 +9,7 @@ from planner.job.job import Objective
 from planner.search.candidates import Metrics
 from planner.search.reject import Rejections
 from planner.serving.layout import Layout
+from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
 from planner.units import UsdPerHour
 
@@ -39,6 +40,7 @@ class Candidate:
     per_replica: Metrics
     slots: float
     memory: GpuMemory
+    lengths: Lengths
     price: UsdPerHour | None
     concurrency: float | None = None
 

@@ -227,6 +227,7 @@ def _candidate(
             family.held(family.memory.activations, index),
             family.held(family.memory.request, index),
         ),
+        lengths=family.lengths,
         price=supply.price,
         concurrency=job.workload.concurrency,
     )

@@ -25,6 +25,7 @@ class Engine:
 
     Attributes
     ----------
+    policy : scheduling rules that the simulation follows, see planner/simulation/settings.py.
     prefill : "mixed" (chunks share iterations with decodes) or "exclusive" (a prefill iteration stops decoding).
     chunk_tokens : most tokens in one iteration.
     max_sequences : most running sequences per attention rank.
@@ -40,6 +41,7 @@ class Engine:
     """
 
     id: str
+    policy: str
     prefill: Literal["mixed", "exclusive"]
     chunk_tokens: float
     max_sequences: float
@@ -139,6 +141,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
     kernels = data["kernels"]
     return Engine(
         id=name,
+        policy=str(batching["policy"]),
         prefill=batching["prefill"],
         chunk_tokens=float(batching["chunk_tokens"]),
         max_sequences=float(batching["max_sequences"]),

@@ -52,7 +52,7 @@ class Summary:
     ----------
     ttft : arrival to first token; tpot : (end_to_end - ttft)/(output - 1) per request, requests of one token left
         out; itl : gaps between tokens, all tokens of the run alike; end_to_end; queued : arrival to admission.
-    requests_per_s, output_tokens_per_s : completions in the measured window per second.
+    requests_per_s, output_tokens_per_s : completions per second while measured requests arrive.
     attainment, goodput : share of measured requests that attain the target, and those per second; nan without one.
     utilisation, mean_batch, kv_occupancy : busy share, decoding sequences and used share of the KV memory per
         replica, over the whole run.
@@ -105,7 +105,8 @@ def summarize(run: Run, target: Target | None = None, *, warm_up: float = 0.1) -
     several = output > 1
     tpot = (total[several] - ttft[several]) / (output[several] - 1)
     stability = judge(run)
-    window = _window(arrival[kept], total)
+    ended = arrival + np.asarray(records.end_to_end)
+    rate, tokens = _completions(run, arrival[kept], ended, np.asarray(records.output))
     good = _attained(ttft, total, output, target) if target is not None and len(kept) else None
     utilisation, mean_batch, occupancy, hits = _averages(run)
     stats = [statistic(values, stability) for values in (ttft, tpot, total, np.asarray(records.queued)[kept])]
@@ -115,10 +116,10 @@ def summarize(run: Run, target: Target | None = None, *, warm_up: float = 0.1) -
         itl=_gap_statistic(run),
         end_to_end=stats[2],
         queued=stats[3],
-        requests_per_s=len(kept) / window if window else math.nan,
-        output_tokens_per_s=float(output.sum()) / window if window else math.nan,
+        requests_per_s=rate,
+        output_tokens_per_s=tokens,
         attainment=float(good.mean()) if good is not None else math.nan,
-        goodput=float(good.sum()) / window if good is not None and window else math.nan,
+        goodput=float(good.mean()) * rate if good is not None else math.nan,
         utilisation=utilisation,
         mean_batch=mean_batch,
         kv_occupancy=occupancy,
@@ -174,9 +175,20 @@ def _gap_statistic(run: Run) -> Statistic:
     return Statistic(gaps.mean, *(gaps.quantile(share) for share in (0.5, 0.9, 0.95, 0.99)))
 
 
-def _window(arrival: Floats, total: Floats) -> float:
-    """Seconds from the first measured arrival to the last measured completion."""
-    return float((arrival + total).max() - arrival.min()) if len(arrival) else 0.0
+def _completions(run: Run, arrival: Floats, ended: Floats, output: NDArray[np.int64]) -> tuple[float, float]:
+    """Requests and output tokens per second that end while measured requests still arrive: without the fill before and
+    the drain after. A run that is over before that window has any width counts to its last completion."""
+    if not len(arrival):
+        return math.nan, math.nan
+    start, end = float(arrival.min()), run.last_arrival
+    inside = (ended > start) & (ended <= end)
+    if not inside.any():
+        end = float(ended.max())
+        inside = ended > start
+    span = end - start
+    if span <= 0:
+        return math.nan, math.nan
+    return float(inside.sum()) / span, float(output[inside].sum()) / span
 
 
 def _attained(ttft: Floats, total: Floats, output: NDArray[np.int64], target: Target) -> NDArray[np.bool_]:

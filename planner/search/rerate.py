@@ -1,0 +1,25 @@
+"""The same plan at another load."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from planner.search.candidates import Family, batch_at_rate, metrics_at
+from planner.search.ranking import Candidate
+from planner.serving.layout import Layouts
+from planner.serving.memory import memory
+
+
+def at_rate(candidate: Candidate, rate: float) -> Candidate:
+    """Return ``candidate`` carrying ``rate`` requests/s, at most its own, with the metrics of that load."""
+    columns = Layouts.of([candidate.layout])
+    lengths = candidate.lengths
+    family = Family(
+        candidate.replica, (candidate.layout,), columns, memory(candidate.replica, columns, lengths), lengths
+    )
+    per_replica = np.array([rate / candidate.replicas])
+    batch = batch_at_rate(family, per_replica, np.array([candidate.per_replica.batch]))
+    (metrics,) = metrics_at(family, batch)
+    return replace(candidate, rate=rate, per_replica=metrics)

@@ -1,0 +1,175 @@
+"""Re-check a ranked candidate against a request stream: averages hide queueing, bursts and preemption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from planner.job.job import Job
+from planner.plan import Performance, Verdict, latency_ms, significant
+from planner.search.candidates import lengths_of
+from planner.search.ranking import Candidate, Outcome, rank_key
+from planner.search.rerate import at_rate
+from planner.serving.latency import STATISTICS
+from planner.simulation.deploy import Served, deployment
+from planner.simulation.metrics import Statistic, Summary, Target, summarize
+from planner.simulation.simulator import simulate
+from planner.simulation.streams import ClosedLoop, Fixed, OpenStream, Poisson
+from planner.units import format_duration
+
+# A limit is missed when the simulation passes it by more than its own sampling error at the usual request count.
+TOLERANCE = 0.03
+_IN_FLIGHT = 150
+_LIFETIMES = 6
+_FEWEST, _MOST = 600, 3000
+# Until the batch has filled once, latencies are too good.
+_WARM_UP = 0.25
+_DERATES = (0.95, 0.88, 0.78, 0.65)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A candidate as simulated. ``scale`` replicas of the plan per simulated one; ``problem`` says which limit fails;
+    ``derated`` is the share of the analytic rate that keeps the limits (1: all of it)."""
+
+    candidate: Candidate
+    summary: Summary
+    scale: float
+    problem: str | None = None
+    derated: float = 1.0
+
+
+def check(candidate: Candidate, job: Job) -> Checked:
+    """Simulate a candidate at its load.
+
+    Where the load was the planner's choice (goodput) and the limits do not hold, it is lowered until they do; a given
+    rate or concurrency is not touched, and the candidate carries its problem instead.
+    """
+    checked = _run(candidate, job)
+    free = job.workload.rate is None and job.workload.concurrency is None
+    if checked.problem is None or not free:
+        return checked
+    for share in _DERATES:
+        lower = _run(at_rate(candidate, candidate.rate * share), job)
+        if lower.problem is None:
+            return replace(lower, derated=share)
+    return checked
+
+
+def _run(candidate: Candidate, job: Job) -> Checked:
+    replicas = simulated_replicas(candidate)
+    served = Served(candidate.replica, candidate.layout, replicas, lengths_of(job.workload))
+    deployed = deployment(served, candidate.per_replica.tpot["mean"])
+    run = simulate(deployed, _stream(candidate, job, replicas))
+    target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
+    summary = summarize(run, target, warm_up=_WARM_UP)
+    return Checked(candidate, summary, candidate.replicas / replicas, _problem(summary, job))
+
+
+def simulated_replicas(candidate: Candidate) -> int:
+    """Replicas to simulate: equal ones behave alike, so a few hundred requests in flight are enough."""
+    per_replica = candidate.per_replica.batch * candidate.layout.attention_dp
+    return max(1, min(candidate.replicas, int(_IN_FLIGHT / max(per_replica, 1e-9))))
+
+
+def _stream(candidate: Candidate, job: Job, replicas: int) -> OpenStream | ClosedLoop:
+    """Poisson arrivals or a closed loop, long enough for several generations of requests."""
+    prompt, output = Fixed(round(job.workload.isl * (1 - job.workload.prefix_hit))), Fixed(round(job.workload.osl))
+    in_flight = candidate.per_replica.batch * candidate.layout.attention_dp * replicas
+    count = int(min(max(_LIFETIMES * in_flight, _FEWEST), _MOST))
+    if job.workload.concurrency is not None:
+        users = max(1, round(job.workload.concurrency * replicas / candidate.replicas))
+        return ClosedLoop(users, prompt, output, max(count, 4 * users), seed=job.seed)
+    rate = candidate.rate * replicas / candidate.replicas
+    return OpenStream(Poisson(rate), prompt, output, count, seed=job.seed)
+
+
+def _problem(summary: Summary, job: Job) -> str | None:
+    """Name the limit that the simulation misses most, or None."""
+    if not summary.stability.stable:
+        return str(summary.stability)
+    seen = {"ttft": summary.ttft, "tpot": summary.tpot, "e2e": summary.end_to_end}
+    over = {
+        name: at(seen[name], job.slo.percentile) / limit
+        for name, limit in job.slo.limits.items()
+        if at(seen[name], job.slo.percentile) > limit * (1 + TOLERANCE)
+    }
+    if not over:
+        return None
+    worst = max(over, key=lambda name: over[name])
+    value, limit = at(seen[worst], job.slo.percentile), job.slo.limits[worst]
+    return f"simulated {worst} {job.slo.percentile} {format_duration(value)} misses {format_duration(limit)}"
+
+
+def at(statistic: Statistic, percentile: str) -> float:
+    """Seconds at a percentile; nan where a run has none (outputs of one token have no TPOT)."""
+    return float(getattr(statistic, percentile, math.nan))
+
+
+def recheck(
+    outcome: Outcome, job: Job, progress: Callable[[str], None] | None = None
+) -> list[tuple[Candidate, Verdict | None]]:
+    """Simulate the best plans and put them in their final order, best first.
+
+    A plan whose load had to be lowered competes at the lower load, and one that misses a limit goes behind all that
+    do not. Plans that move up are simulated in their turn, until the first ``simulate_top`` all are, or twice as many.
+    """
+    key = rank_key(outcome.objective, job.slo.percentile)
+    entries = [_Entry(candidate) for candidate in outcome.ranked]
+    for done in range(2 * job.simulate_top):
+        entries.sort(key=lambda entry: (entry.failed, key(entry.now)))
+        following = next((e for e in entries[: job.simulate_top] if e.checked is None), None)
+        if following is None:
+            break
+        if progress is not None:
+            progress(f"simulating plan {done + 1}: {following.now.layout} x {following.now.replicas}")
+        following.checked = check(following.candidate, job)
+    entries.sort(key=lambda entry: (entry.failed, key(entry.now)))
+    return [(entry.candidate, entry.verdict()) for entry in entries]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A candidate on its way through the re-check."""
+
+    candidate: Candidate
+    checked: Checked | None = None
+
+    @property
+    def now(self) -> Candidate:
+        return self.candidate if self.checked is None else self.checked.candidate
+
+    @property
+    def failed(self) -> bool:
+        return self.checked is not None and self.checked.problem is not None
+
+    def verdict(self) -> Verdict | None:
+        if self.checked is None:
+            return None
+        notes = []
+        if self.checked.problem:
+            notes.append(f"demoted: {self.checked.problem}")
+        if self.checked.derated < 1:
+            notes.append(
+                f"load lowered to {self.checked.derated:.0%} of the closed form, where the simulation keeps the limits"
+            )
+        return Verdict(self.checked.candidate, performance(self.checked), tuple(notes))
+
+
+def performance(checked: Checked) -> Performance:
+    """The simulated numbers in the shape of the predicted ones, for the whole plan."""
+    s, gpus = checked.summary, checked.candidate.gpus
+    output = s.output_tokens_per_s * checked.scale
+    return Performance(
+        output_tok_s=significant(output),
+        output_tok_s_per_gpu=significant(output / gpus),
+        request_rate=significant(s.requests_per_s * checked.scale),
+        ttft_ms=latency_ms(_percentiles(s.ttft)),
+        tpot_ms=latency_ms(_percentiles(s.tpot)),
+        e2e_ms=latency_ms(_percentiles(s.end_to_end)),
+    )
+
+
+def _percentiles(statistic: Statistic) -> dict[str, float]:
+    return {name: getattr(statistic, name) for name in STATISTICS}
