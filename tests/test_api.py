@@ -13,7 +13,7 @@ from planner.job.points import Point, PoolPoint
 
 
 def asked(**changes: object) -> Job:
-    words = {"model": "llama-3.1-8b", "fleet": "h100-sxm:4", "isl": "1000", "osl": "200", **changes}
+    words = {"model": "llama-3.1-8b", "fleet": "h100-sxm:4", "isl": "1000", "osl": "200", "simulate_top": 0, **changes}
     return parse_job(**words)  # type: ignore[arg-type]
 
 

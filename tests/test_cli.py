@@ -24,7 +24,17 @@ from planner import __version__
 
 Command = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[1]
-SEARCH = ("search", "meta-llama/Llama-3.1-8B", "--fleet", "h100-sxm:2", "--isl", "1000", "--osl", "200")
+SEARCH = (
+    "search",
+    "meta-llama/Llama-3.1-8B",
+    "--fleet",
+    "h100-sxm:2",
+    "--isl",
+    "1000",
+    "--osl",
+    "200",
+    "--no-simulate",
+)
 
 
 def changed(**options: str) -> tuple[str, ...]:
@@ -475,6 +485,8 @@ def steady(text: str) -> dict[str, Any]:
 def test_the_same_question_gives_the_same_bytes_in_every_process() -> None:
     words = (
         "search",
+        "--simulate-top",
+        "1",
         "qwen/qwen3-30b-a3b",
         "--fleet",
         "h100-sxm:4,l40s:4",

@@ -15,7 +15,16 @@ from planner.report.progress import progress
 
 def found(**changes: str) -> PlanFile:
     return search(
-        parse_job(**{"model": "llama-3.1-70b", "fleet": "h100-sxm:7", "isl": "1000", "osl": "200", **changes})
+        parse_job(
+            **{
+                "model": "llama-3.1-70b",
+                "fleet": "h100-sxm:7",
+                "isl": "1000",
+                "osl": "200",
+                "simulate_top": 0,
+                **changes,
+            }
+        )
     )  # type: ignore[arg-type]
 
 
