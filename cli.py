@@ -209,6 +209,56 @@ def explain(
 
 
 @app.command()
+def simulate(
+    plan: PlanArg,
+    rank: RankOption = 1,
+    rate: Annotated[
+        str | None, typer.Option("--rate", help="Open loop, for example 20/s. Default: the plan's.")
+    ] = None,
+    concurrency: ConcurrencyOption = None,
+    requests: Annotated[int | None, typer.Option("--requests", help="Requests to send.", min=1)] = None,
+    isl: IslOption = None,
+    osl: OslOption = None,
+    spread: Annotated[float, typer.Option("--spread", help="Coefficient of variation of the lengths.", min=0)] = 0.0,
+    arrivals: Annotated[str, typer.Option("--arrivals", help="poisson, gamma, deterministic or on-off.")] = "poisson",
+    burstiness: Annotated[
+        float, typer.Option("--burstiness", help="Gamma shape (1 is Poisson), or seconds of an on-off phase.")
+    ] = 0.5,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", help="Mooncake, Bailian, Azure or BurstGPT trace to replay.")
+    ] = None,
+    speed: Annotated[float, typer.Option("--speed", help="Compress the time of the trace.")] = 1.0,
+    copies: Annotated[int, typer.Option("--copies", help="Send every row of the trace so often.", min=1)] = 1,
+    timeline: Annotated[
+        Path | None, typer.Option("--timeline", help="Queue, batch and KV over time: .csv, or .json (Chrome trace).")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of arrivals and lengths.")] = 0,
+    output: OutputOption = "table",
+    out: OutOption = None,
+    catalog: CatalogOption = None,
+    assume_arch: AssumeOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Replay a workload or a trace on a saved plan, request by request."""
+    from planner.api import simulate as run
+    from planner.job.traffic import parse_traffic
+    from planner.plan import read_plan_file
+    from planner.report.emit import check_formats
+    from planner.report.replay import check_timeline, emit_replay, show_requests
+
+    check_formats(output, out, allowed=("table", "json", "yaml"))
+    check_timeline(timeline)
+    options = parse_traffic(
+        rate=rate, concurrency=concurrency, isl=isl, osl=osl, requests=requests, arrivals=arrivals,
+        burstiness=burstiness, spread=spread, trace=trace, speed=speed, copies=copies, seed=seed,
+    )  # fmt: skip
+    found = read_plan_file(plan)
+    with _progress() as progress:
+        done = run(found, rank, options, catalogs=_catalogs(catalog, assume_arch), progress=show_requests(progress))
+    emit_replay(done, output, out, timeline)
+
+
+@app.command()
 def schema(
     what: Annotated[str, typer.Argument(help="plan (what search saves) or job (the question).", show_default=False)],
 ) -> None:

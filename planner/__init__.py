@@ -14,15 +14,31 @@ from typing import TYPE_CHECKING, Any
 from planner.version import __version__
 
 if TYPE_CHECKING:
-    from planner.api import Catalogs, estimate, search
+    from planner.api import Catalogs, estimate, search, simulate
     from planner.job import Fleet, Job, Slo, Workload
+    from planner.job.traffic import Traffic
     from planner.plan import Plan, PlanFile
 
-__all__ = ["Catalogs", "Fleet", "Job", "Plan", "PlanFile", "Slo", "Workload", "__version__", "estimate", "search"]
+__all__ = [
+    "Catalogs",
+    "Fleet",
+    "Job",
+    "Plan",
+    "PlanFile",
+    "Slo",
+    "Traffic",
+    "Workload",
+    "__version__",
+    "estimate",
+    "search",
+    "simulate",
+]
 
 _HOME = {
     "Catalogs": "planner.api",
+    "Traffic": "planner.job.traffic",
     "estimate": "planner.api",
+    "simulate": "planner.api",
     "search": "planner.api",
     "Fleet": "planner.job",
     "Job": "planner.job",

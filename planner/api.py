@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from planner.errors import NoPlanError, UnknownNameError
 from planner.job.fleet import Fleet
 from planner.job.job import Job
 from planner.job.points import Point
+from planner.job.traffic import Traffic
 from planner.plan import PlanFile, Pool, plan_file, sha256
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
@@ -26,6 +27,7 @@ from planner.serving.estimate import Estimate, estimate_points
 from planner.serving.precision import kv_default
 from planner.serving.replica import KV_BYTES, Replica
 from planner.simulation.check import recheck
+from planner.simulation.replay import Replayed, replay
 
 _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
@@ -140,6 +142,20 @@ def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
     return catalogs.replica(
         point.model, point.gpu, point.weights, point.kv, point.engine, version=point.engine_version, date=date
     )
+
+
+def simulate(
+    found: PlanFile,
+    rank: int = 1,
+    traffic: Traffic | None = None,
+    *,
+    catalogs: Catalogs | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Replayed:
+    """Replay a workload on the plan of a rank. Raises InputError."""
+    plan, job = found.plan(rank), Job.model_validate(found.job)
+    replica = replica_of_pool(job.model, plan.pools[0], catalogs or Catalogs())
+    return replay(plan, job, replica, traffic or Traffic(seed=job.seed), progress)
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:

@@ -104,9 +104,7 @@ class HardwareCatalog:
         return found
 
     @staticmethod
-    def _entries(
-        section: str, tables: Sequence[tuple[CatalogFile, TomlTable]]
-    ) -> dict[str, tuple[CatalogFile, Entry]]:
+    def _entries(section: str, tables: Sequence[tuple[CatalogFile, TomlTable]]) -> dict[str, tuple[CatalogFile, Entry]]:
         """Collect the entries of a section by id; a later layer lays its entry over an earlier one's."""
         found: dict[str, tuple[CatalogFile, Entry]] = {}
         for file, table in tables:

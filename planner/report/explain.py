@@ -76,7 +76,9 @@ def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str],
     for name, limit in job.slo.limits.items():
         for factor in _RELAXATIONS:
             progress(f"relaxing {name} to {factor:g} times its limit")
-            loosened = job.model_copy(update={"slo": job.slo.model_copy(update={name: limit * factor}), "top": 1, "simulate_top": 0})
+            loosened = job.model_copy(
+                update={"slo": job.slo.model_copy(update={name: limit * factor}), "top": 1, "simulate_top": 0}
+            )
             try:
                 value = search(loosened, catalogs=catalogs).plans[0]
             except PlannerError:

@@ -19,11 +19,15 @@ def layout_text(pool: Pool) -> str:
 def plan_rows(found: PlanFile) -> list[dict[str, Any]]:
     """One row per plan, plain numbers; latencies at the percentile of the job."""
     percentile = found.job["slo"]["percentile"]
-    return [_row(plan, percentile) for plan in found.plans]
+    rows = [_row(plan, percentile) for plan in found.plans]
+    if all(plan.simulated is None for plan in found.plans):
+        rows = [{name: value for name, value in row.items() if not name.endswith(" sim")} for row in rows]
+    return rows
 
 
 def _row(plan: Plan, percentile: str) -> dict[str, Any]:
     pool, perf = plan.pools[0], plan.predicted
+    seen = plan.simulated
     return {
         "#": plan.rank,
         "GPUs": " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
@@ -35,7 +39,9 @@ def _row(plan: Plan, percentile: str) -> dict[str, Any]:
         "tok/s/GPU": _tidy(perf.output_tok_s_per_gpu),
         "req/s": _tidy(perf.request_rate),
         f"TTFT {percentile} ms": _tidy(latency(perf, "ttft_ms", percentile)),
+        "TTFT sim": None if seen is None else _tidy(latency(seen, "ttft_ms", percentile)),
         f"TPOT {percentile} ms": _tidy(latency(perf, "tpot_ms", percentile)),
+        "TPOT sim": None if seen is None else _tidy(latency(seen, "tpot_ms", percentile)),
         "$/h": None if plan.cost_usd_per_hour is None else round(plan.cost_usd_per_hour, 2),
         "$/M tok": _tidy(plan.usd_per_million_output_tokens),
     }
@@ -52,6 +58,7 @@ def plans_text(found: PlanFile) -> str:
     best = found.plans[0]
     lines = [rows_text(plan_rows(found), "table").rstrip(), ""]
     lines += [_verdict(found), _caveat(found, best)]
+    lines += [f"Plan {plan.rank}: {note}." for plan in found.plans for note in plan.notes]
     if best.gpus_idle:
         fleet = best.gpus_total + best.gpus_idle
         lines.append(f"Idle: {best.gpus_idle} of {fleet} GPUs; equal replicas of this layout need no more.")
@@ -63,6 +70,11 @@ def _verdict(found: PlanFile) -> str:
     best = found.plans[0]
     certificate = best.certificate
     start = f"Plan 1 is optimal for {certificate.objective} among all layouts and precisions searched"
+    if certificate.status != "optimal":
+        return (
+            f"Plan 1 leads on {certificate.objective} after simulation; the closed form put another plan "
+            f"{certificate.gap:.1%} ahead of it."
+        )
     if len(found.plans) == 1:
         return start + "; no other plan meets the request."
     second = found.plans[1]

@@ -23,10 +23,12 @@ _COARSE, _FINE = 48, 33
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What users measure, seconds by statistic; ``rate`` requests/s of the replica."""
+    """What users measure, seconds by statistic; ``rate`` requests/s of the replica, ``together`` attention
+    ranks that carry a prompt chunk when any does."""
 
     rate: float
     batch: float
+    together: float
     ttft: dict[str, float]
     tpot: dict[str, float]
     e2e: dict[str, float]
@@ -117,6 +119,7 @@ def curve(family: Family, batches: Array, slo: Slo) -> Curve:
     tpot = open_loop_tpot(point, osl, statistic)
     total = e2e(ttft, tpot, osl)
     stable = (slots_needed(batches, statistic) <= family.memory.slots) & (point.prefill_load < 0.98)
+    stable &= point.steps.chunk_load <= 1.0
     allowed = stable.copy()
     for name, values in (("ttft", ttft), ("tpot", tpot), ("e2e", total)):
         if name in slo.limits:
@@ -197,8 +200,12 @@ def metrics_at(family: Family, batch: Array) -> list[Metrics]:
     tpot = {s: np.broadcast_to(open_loop_tpot(point, osl, s), shape)[:, 0] for s in STATISTICS}
     total = {s: e2e(ttft[s], tpot[s], osl) for s in STATISTICS}
     rate = np.broadcast_to(point.rate, shape)[:, 0]
+    together = np.broadcast_to(point.steps.together, shape)[:, 0]
 
     def at(table: Mapping[str, Array], i: int) -> dict[str, float]:
         return {s: float(v[i]) for s, v in table.items()}
 
-    return [Metrics(float(rate[i]), float(batch[i]), at(ttft, i), at(tpot, i), at(total, i)) for i in range(len(batch))]
+    return [
+        Metrics(float(rate[i]), float(batch[i]), float(together[i]), at(ttft, i), at(tpot, i), at(total, i))
+        for i in range(len(batch))
+    ]

@@ -3,8 +3,8 @@
 Steady state of one replica, per attention rank, with B running decodes:
 
 * D(B): one decode iteration; P(B): what prefilling one prompt adds to the iterations it rides in.
-* A request decodes for osl-1 iterations and meets on average (B-1)/osl other prompts per iteration, so
-  TPOT = D + (B-1)/osl * P in a closed loop, and B/osl under Poisson arrivals, who see time averages (PASTA).
+* A request decodes for osl-1 iterations and meets on average (B-1)/(osl-1) other prompts per iteration, so
+  TPOT = D + (B-1)/(osl-1) * P in a closed loop, and B/(osl-1) under Poisson arrivals, who see time averages (PASTA).
 * Little: rate per rank = B / ((osl-1) * TPOT).
 Source: design notes e2e_learnings section 3; the interference law was fitted there at 0.995 of this form.
 """
@@ -28,7 +28,9 @@ class Steps:
     """Times of one replica at ``batch`` running decodes per attention rank, in seconds.
 
     ``decode`` one pure decode iteration; ``prefill`` what one prompt adds to the pace of everybody else;
-    ``own_prefill`` how long a prompt takes from its first chunk to its last; ``chunks`` iterations for that.
+    ``own_prefill`` how long a prompt takes from its first chunk to its last; ``chunks`` iterations for that;
+    ``together`` attention ranks that carry a chunk when any does;
+    ``chunk_load`` prompt tokens that come per iteration over those that an iteration takes, above 1 out of reach.
     """
 
     batch: Array
@@ -36,6 +38,8 @@ class Steps:
     prefill: Array
     own_prefill: Array
     chunks: Array
+    together: Array
+    chunk_load: Array
 
 
 def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> Steps:
@@ -50,10 +54,12 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     chunks = np.ceil(lengths.new / chunk)
     chunk = lengths.new / chunks
     prefix = floats(lengths.cached) + (lengths.new - chunk) / 2
-    # Each of the running requests brings its chunks once in osl iterations; above one at a time they ride together.
-    riding = micro / floats(lengths.osl) * chunks
-    prompts = np.clip(riding, 1.0, np.maximum(budget / chunk, 1.0))
-    beside = Work(0.0 if exclusive else micro, context, chunk * prompts, prefix, prompts)
+    # Each of the running requests brings its chunks once in osl-1 iterations; above one at a time they ride together.
+    riding = micro / lengths.decodes * chunks
+    seats = np.maximum(budget / chunk, 1.0)
+    prompts = np.clip(riding, 1.0, seats)
+    together, stalls = barrier(riding, layouts.attention_dp)
+    beside = Work(0.0 if exclusive else micro, context, chunk * prompts, prefix, prompts, together)
     mixed = iteration_seconds(replica, layouts, beside)
     added = (mixed if exclusive else np.maximum(mixed - decode, 0.0)) * chunks / prompts
     # In a full pipeline a chunk that rides alone makes the other micro-batches queue behind it at every stage; when
@@ -62,12 +68,28 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     # Chunks follow each other through the stages: the last one leaves pp-1 stage times after it entered.
     fill = (chunks + layouts.pp - 1) / (chunks * layouts.pp)
     own = mixed * chunks * fill
-    return Steps(running, decode, added * pace, own, chunks)
+    return Steps(running, decode, added * pace * stalls, own, chunks, together, riding / seats)
+
+
+def barrier(riding: Array, ranks: Array) -> tuple[Array, Array]:
+    """What attention data parallelism does to prefill, when each rank carries ``riding`` chunks per iteration.
+
+    All ranks wait for the slowest one, so a chunk on any of them stalls all. With independent arrivals some rank
+    carries one in a share q = 1 - (1 - riding)^ranks of the iterations.
+
+    Returns
+    -------
+    ranks that carry a chunk when any does, ranks*riding/q, and how often a rank is stalled per chunk of its own,
+    q/riding: 1 for a single rank or under full load, up to ``ranks`` when chunks are rare.
+    """
+    share = np.clip(riding, 1e-9, 1.0)
+    any_rank = -np.expm1(ranks * np.log1p(-np.minimum(share, 1.0 - 1e-12)))
+    return ranks * share / any_rank, any_rank / share
 
 
 def tpot_mean(s: Steps, osl: ArrayLike, *, others: Array) -> Array:
-    """D + others/osl * P: each of the ``others`` requests in flight prefills once per osl iterations."""
-    return s.decode + others / floats(osl) * s.prefill
+    """D + others/(osl-1) * P: each of the ``others`` in flight prefills once in its osl-1 decode iterations."""
+    return s.decode + others / np.maximum(floats(osl) - 1.0, 1.0) * s.prefill
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +114,7 @@ def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Len
     s = steps(replica, layouts, batch, lengths)
     budget = memory(replica, layouts, lengths)
     tpot = tpot_mean(s, lengths.osl, others=s.batch)
-    decodes = np.maximum(floats(lengths.osl) - 1.0, 1.0)
+    decodes = lengths.decodes
     per_rank = s.batch / (decodes * tpot)
     load = per_rank * s.prefill
     alone = iteration_seconds(replica, layouts, Work(sequences=1.0, context=lengths.decode_context))

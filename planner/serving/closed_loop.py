@@ -13,7 +13,7 @@ import numpy as np
 
 from planner.serving.aggregated import Steps, steps, tpot_mean
 from planner.serving.iteration import Work, iteration_seconds
-from planner.serving.latency import closed_loop_ttft, z_score
+from planner.serving.latency import closed_loop_ttft, opening_burst, z_score
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
@@ -27,8 +27,8 @@ _BISECTIONS = 48
 class ClosedLoop:
     """Steady state, one element per row.
 
-    ``queue`` seconds that a request waits for a slot in the KV cache; ``rate`` requests/s of the replica; where
-    ``memory.fits`` is false (weights or one request do not fit) the other members mean nothing.
+    ``queue`` seconds that a request waits for a slot in the KV cache; where ``memory.fits`` is false (weights or one
+    request do not fit) the other members mean nothing.
     """
 
     replica: Replica
@@ -37,13 +37,29 @@ class ClosedLoop:
     memory: Memory
     mean_tpot: Array
     queue: Array
-    rate: Array
+    concurrency: Array
+    attention_dp: Array
 
     def ttft(self, statistic: str) -> Array:
         """Seconds from arrival to first token."""
         return self.queue + closed_loop_ttft(
             self.steps, self.mean_tpot, self.lengths.osl, self.replica.engine, statistic
         )
+
+    @property
+    def rate(self) -> Array:
+        """Requests/s of the replica in steady state (Little's law)."""
+        return self._rate(self.ttft("mean"))
+
+    def load_test(self, statistic: str) -> tuple[Array, Array]:
+        """TTFT and requests/s as a load test reports them: its opening burst stays in the mean and in the duration."""
+        median = self.ttft("p50")
+        mean = median + opening_burst(self.steps, self.replica.engine)
+        return (median if statistic == "p50" else mean), self._rate(mean)
+
+    def _rate(self, mean_ttft: Array) -> Array:
+        decodes = np.maximum(floats(self.lengths.osl) - 1.0, 1.0)
+        return self.concurrency / (mean_ttft + decodes * self.mean_tpot) * self.attention_dp
 
     def tpot(self, statistic: str) -> Array:
         """Seconds per output token of the request at ``statistic``: the prompts met in its life are Poisson
@@ -80,9 +96,7 @@ def closed_loop(replica: Replica, layouts: Layouts, concurrency: Array, lengths:
     per_rank = high / (decodes * tpot)
     waiting = np.maximum(concurrency / per_rank - decodes * tpot - steady, 0.0)
     queue = np.where(high >= slots * 0.999, waiting, 0.0)
-    mean = queue + closed_loop_ttft(s, tpot, lengths.osl, replica.engine, "mean")
-    rate = concurrency / (mean + decodes * tpot) * layouts.attention_dp
-    return ClosedLoop(replica, lengths, s, budget, tpot, queue, rate)
+    return ClosedLoop(replica, lengths, s, budget, tpot, queue, concurrency, layouts.attention_dp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +160,12 @@ class _Grid:
             return np.asarray(full[self.rows, left] * (1 - share) + full[self.rows, right] * share)
 
         s = self.steps
-        return Steps(batch, pick(s.decode), pick(s.prefill), pick(s.own_prefill), pick(s.chunks))
+        return Steps(
+            batch,
+            pick(s.decode),
+            pick(s.prefill),
+            pick(s.own_prefill),
+            pick(s.chunks),
+            pick(s.together),
+            pick(s.chunk_load),
+        )

@@ -112,14 +112,15 @@ def _share(points: Sequence[Point], layouts: Layouts) -> np.ndarray:
 
 def _aggregated(replica: Replica, points: Sequence[Point], layouts: Layouts) -> Iterator[Estimate]:
     point = closed_loop(replica, layouts, _share(points, layouts), _lengths(points))
-    ttft = {s: point.ttft(s) for s in {p.statistic for p in points}}
+    tests = {s: point.load_test(s) for s in {p.statistic for p in points}}
     tpot = point.tpot("mean")
     for i, p in enumerate(points):
         if not point.memory.fits[i]:
             yield _does_not_fit(p, point.memory, i)
             continue
-        rate = point.rate[i] * p.osl / layouts.gpus[i]
-        first = float(ttft[p.statistic][i])
+        ttft, requests = tests[p.statistic]
+        rate = requests[i] * p.osl / layouts.gpus[i]
+        first = float(ttft[i])
         yield Estimate(
             p.id, "ok", "", first, float(tpot[i]), float(rate), first + max(p.osl - 1, 0) * float(tpot[i]),
             _held(point.memory, i, float(point.steps.batch[i])),

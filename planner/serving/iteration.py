@@ -79,6 +79,7 @@ class Work:
     chunk : prompt tokens prefilled.
     prefix : mean tokens already cached in front of the chunk.
     prompts : prompts that the chunk tokens belong to.
+    prefilling : attention ranks that carry such a chunk at the same time, 0 for all of them; the others decode only.
     """
 
     sequences: ArrayLike = 0.0
@@ -86,6 +87,7 @@ class Work:
     chunk: ArrayLike = 0.0
     prefix: ArrayLike = 0.0
     prompts: ArrayLike = 1.0
+    prefilling: ArrayLike = 0.0
 
 
 @dataclass(slots=True)
@@ -138,6 +140,9 @@ class _Pass:
         self.chunk = floats(work.chunk)
         self.prefix = floats(work.prefix)
         self.prompts = floats(work.prompts)
+        ranks = layouts.attention_dp
+        carrying = np.where(floats(work.prefilling) > 0, np.minimum(floats(work.prefilling), ranks), ranks)
+        self.routed_tokens = self.decodes * ranks + self.chunk * carrying
         self.prefilling = bool(np.any(self.chunk > 0))
         self.decoding = bool(np.any(self.decodes > 0))
         self.tokens = self.decodes + self.chunk
@@ -302,7 +307,7 @@ class _Pass:
 
     def _experts(self, ffn: MoeFfn, times: Array) -> None:
         form = self.replica.formats[Part.EXPERTS]
-        tokens = self.tokens * self.layouts.attention_dp
+        tokens = self.routed_tokens
         seconds = experts_seconds(
             tokens, float(ffn.latent or self.hidden), float(ffn.width),
             float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
@@ -349,7 +354,7 @@ class _Pass:
         row = (ffn.latent or self.hidden) * ACTIVATION_BYTES
         spread = np.minimum(float(ffn.top_k), self.layouts.ep)
         exchange = 2 * all_to_all_seconds(self.tokens / self.layouts.tp * spread * row, ranks, **links)
-        gathered = self.tokens * self.layouts.attention_dp * row
+        gathered = self.routed_tokens * row
         gather = 2 * all_gather_seconds(gathered, ranks, **links)
         routed = np.where(self.layouts.ep > 1, np.minimum(exchange, gather), gather)
         self._add("expert dispatch", routed, times * (self.layouts.attention_dp > 1))

@@ -73,19 +73,23 @@ def slots_needed(batch: Array, statistic: str) -> Array:
 
 
 def closed_loop_ttft(s: Steps, tpot: Array, osl: ArrayLike, engine: Engine, statistic: str) -> Array:
-    """TTFT with a constant number of requests in flight.
+    """TTFT with a constant number of requests in flight, long after its start.
 
-    A finished request is replaced at once, so prompts rarely meet: the median is overhead plus the own
-    prefill. Load tests
-    start with all prompts at once, and that burst stays in the mean: P*(B-1)/(2*rounds) (e2e_learnings, section 4).
+    A finished request is replaced at once, so prompts rarely meet: the median is overhead plus the own prefill.
     """
     steady = first_token_overhead(engine, tpot) + s.own_prefill
-    burst = s.prefill * np.maximum(s.batch - 1, 0.0) / (2 * engine.burst_rounds)
-    if statistic == "mean":
-        return steady + burst
+    if statistic == "p50":
+        return steady
     decodes = np.maximum(floats(osl) - 1.0, 1.0)
     load = np.minimum(s.prefill * s.batch / (decodes * tpot), 0.98)
-    return steady + (0.0 if statistic == "p50" else wait(load, s.prefill, statistic))
+    return steady + wait(load, s.prefill, statistic)
+
+
+def opening_burst(s: Steps, engine: Engine) -> Array:
+    """What the start of a load test adds to its mean TTFT: all prompts come at once, P*(B-1)/2 on average, spread over
+    the rounds of the test (e2e_learnings, section 4).
+    """
+    return s.prefill * np.maximum(s.batch - 1, 0.0) / (2 * engine.burst_rounds)
 
 
 def e2e(ttft: ArrayLike, tpot: ArrayLike, osl: ArrayLike) -> Array:

@@ -30,6 +30,11 @@ class Lengths:
         return np.maximum(floats(self.isl) - floats(self.cached), 1.0)
 
     @property
+    def decodes(self) -> Array:
+        """Decode iterations of a request: the first token comes from the prefill."""
+        return np.maximum(floats(self.osl) - 1.0, 1.0)
+
+    @property
     def decode_context(self) -> Array:
         """Mean KV length over the decode of a request."""
         return floats(self.isl) + floats(self.osl) / 2

@@ -10,7 +10,7 @@ from planner.simulation.simulator import Run, Stream, simulate
 from planner.simulation.stability import Stability
 from planner.simulation.steps import AffineSteps, PiecewiseAffine, StepModel
 from planner.simulation.tabulated import TabulatedSteps
-from planner.simulation.timeline import write_timeline
+from planner.simulation.timeline import timeline_text
 
 __all__ = [
     "AffineSteps",
@@ -31,5 +31,5 @@ __all__ = [
     "Target",
     "simulate",
     "summarize",
-    "write_timeline",
+    "timeline_text",
 ]

@@ -15,7 +15,7 @@ from planner.serving.latency import STATISTICS
 from planner.simulation.deploy import Served, deployment
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.simulator import simulate
-from planner.simulation.streams import ClosedLoop, Fixed, OpenStream, Poisson
+from planner.simulation.streams import ClosedLoop, Fixed, OpenStream, Poisson, Uniform
 from planner.units import format_duration
 
 # A limit is missed when the simulation passes it by more than its own sampling error at the usual request count.
@@ -59,7 +59,9 @@ def check(candidate: Candidate, job: Job) -> Checked:
 
 def _run(candidate: Candidate, job: Job) -> Checked:
     replicas = simulated_replicas(candidate)
-    served = Served(candidate.replica, candidate.layout, replicas, lengths_of(job.workload))
+    served = Served(
+        candidate.replica, candidate.layout, replicas, lengths_of(job.workload), candidate.per_replica.together
+    )
     deployed = deployment(served, candidate.per_replica.tpot["mean"])
     run = simulate(deployed, _stream(candidate, job, replicas))
     target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
@@ -75,12 +77,15 @@ def simulated_replicas(candidate: Candidate) -> int:
 
 def _stream(candidate: Candidate, job: Job, replicas: int) -> OpenStream | ClosedLoop:
     """Poisson arrivals or a closed loop, long enough for several generations of requests."""
-    prompt, output = Fixed(round(job.workload.isl * (1 - job.workload.prefix_hit))), Fixed(round(job.workload.osl))
+    new_tokens = job.workload.isl * (1 - job.workload.prefix_hit)
+    prompt, output = Fixed(max(1, round(new_tokens))), Fixed(max(1, round(job.workload.osl)))
     in_flight = candidate.per_replica.batch * candidate.layout.attention_dp * replicas
     count = int(min(max(_LIFETIMES * in_flight, _FEWEST), _MOST))
     if job.workload.concurrency is not None:
         users = max(1, round(job.workload.concurrency * replicas / candidate.replicas))
-        return ClosedLoop(users, prompt, output, max(count, 4 * users), seed=job.seed)
+        # Equal outputs would keep the users in step for ever, which no real load does.
+        spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
+        return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed)
     rate = candidate.rate * replicas / candidate.replicas
     return OpenStream(Poisson(rate), prompt, output, count, seed=job.seed)
 
@@ -159,12 +164,15 @@ class _Entry:
 
 def performance(checked: Checked) -> Performance:
     """The simulated numbers in the shape of the predicted ones, for the whole plan."""
-    s, gpus = checked.summary, checked.candidate.gpus
-    output = s.output_tokens_per_s * checked.scale
+    s, c = checked.summary, checked.candidate
+    # A stable open loop serves what arrives; counting completions of a short run would add its fill and its noise.
+    served = c.concurrency is None and s.stability.stable
+    rate = c.rate if served else s.requests_per_s * checked.scale
+    output = c.output_rate if served else s.output_tokens_per_s * checked.scale
     return Performance(
         output_tok_s=significant(output),
-        output_tok_s_per_gpu=significant(output / gpus),
-        request_rate=significant(s.requests_per_s * checked.scale),
+        output_tok_s_per_gpu=significant(output / c.gpus),
+        request_rate=significant(rate),
         ttft_ms=latency_ms(_percentiles(s.ttft)),
         tpot_ms=latency_ms(_percentiles(s.tpot)),
         e2e_ms=latency_ms(_percentiles(s.end_to_end)),

@@ -12,7 +12,7 @@ from planner.serving.layout import Array, Layout, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
 from planner.serving.replica import Replica
-from planner.simulation.settings import Deployment, EngineSettings, Policy, Pool
+from planner.simulation.settings import Deployment, EngineSettings, Policy, Pool, Routing
 from planner.simulation.tabulated import TabulatedSteps
 
 # The table continues linearly beyond this context, so longer requests are priced by the last slope.
@@ -21,12 +21,14 @@ _LONGEST = 32_768
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Equal replicas of one layout, and the lengths that decide how many requests fit."""
+    """Equal replicas of one layout, the lengths that decide how many requests fit, and the attention ranks that carry a
+    chunk when any does."""
 
     replica: Replica
     layout: Layout
     replicas: int
     lengths: Lengths
+    together: float = 1.0
 
 
 def step_model(served: Served) -> TabulatedSteps:
@@ -40,7 +42,7 @@ def step_model(served: Served) -> TabulatedSteps:
     def iteration(sequences: Array, context: Array, chunk: Array, pairs: Array) -> Array:
         safe = np.maximum(chunk, 1.0)
         prefix = np.where(chunk > 0, np.maximum(pairs / safe - 0.5 * (chunk + 1.0), 0.0), 0.0)
-        work = Work(sequences, context / np.maximum(sequences, 1.0), chunk, prefix, 1.0)
+        work = Work(sequences, context / np.maximum(sequences, 1.0), chunk, prefix, 1.0, served.together)
         return np.broadcast_to(iteration_seconds(replica, columns, work), sequences.shape)
 
     budget = memory(replica, columns, served.lengths)
@@ -56,11 +58,19 @@ def step_model(served: Served) -> TabulatedSteps:
     )
 
 
-def deployment(served: Served, tpot: float) -> Deployment:
-    """An aggregated pool; ``tpot`` seconds prices the iterations that pass before a client sees its first token."""
+def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
+    """An aggregated pool.
+
+    ``tpot`` seconds prices the iterations that pass before a client sees its first token; ``hash_tokens`` tokens per
+    hash id of a trace turns the prefix cache on, and routing that looks for it.
+    """
     engine = served.replica.engine
     settings = EngineSettings(
-        policy=Policy(engine.policy), token_budget=int(engine.chunk_tokens), block_tokens=engine.block_tokens
+        policy=Policy(engine.policy),
+        token_budget=int(engine.chunk_tokens),
+        block_tokens=engine.block_tokens,
+        prefix_cache=bool(hash_tokens),
+        hash_tokens=hash_tokens or engine.block_tokens,
     )
     return Deployment(
         Pool(
@@ -69,6 +79,7 @@ def deployment(served: Served, tpot: float) -> Deployment:
             replicas=served.replicas,
             attention_dp=served.layout.attention_dp,
             stages=served.layout.pp,
+            routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
             offset=float(first_token_overhead(engine, floats(tpot))),
         )
     )

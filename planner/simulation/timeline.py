@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 COLUMNS: Final = ("time_s", "running", "waiting", "kv_tokens", "preemptions", "hit_tokens", "busy_s")
@@ -65,18 +65,18 @@ class Timeline:
             yield index * self.interval, self.moments[index]
 
 
-def write_timeline(timeline: Timeline, path: Path) -> None:
+def timeline_text(timeline: Timeline, suffix: str) -> str:
     """Write ``.csv``, or the Chrome trace format (chrome://tracing, Perfetto) for ``.json``."""
-    if path.suffix.lower() == ".json":
-        path.write_text(json.dumps(chrome_trace(timeline)) + "\n", encoding="utf-8")
-        return
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for time, m in timeline.rows():
-            writer.writerow(
-                [f"{time:.6f}", m.running, m.waiting, round(m.kv_tokens), m.preemptions, m.hit_tokens, f"{m.busy:.6f}"]
-            )
+    if suffix == ".json":
+        return json.dumps(chrome_trace(timeline)) + "\n"
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for time, m in timeline.rows():
+        writer.writerow(
+            [f"{time:.6f}", m.running, m.waiting, round(m.kv_tokens), m.preemptions, m.hit_tokens, f"{m.busy:.6f}"]
+        )
+    return stream.getvalue()
 
 
 def chrome_trace(timeline: Timeline) -> dict[str, object]:

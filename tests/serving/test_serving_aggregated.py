@@ -77,7 +77,7 @@ def test_open_loop_rate_follows_from_littles_law_and_the_prompts_met() -> None:
     layout = one(2, 4, 1, 8)
     point = open_loop(kind, layout, array(16), Lengths(1000, osl))
     s = point.steps
-    tpot = float(s.decode[0]) + 16 / osl * float(s.prefill[0])
+    tpot = float(s.decode[0]) + 16 / (osl - 1) * float(s.prefill[0])  # one prompt each in its osl-1 iterations
     assert float(point.tpot[0]) == pytest.approx(tpot)
     per_rank = 16 / ((osl - 1) * tpot)  # L = lambda W
     assert float(point.rate[0]) == pytest.approx(4 * per_rank)  # 4 attention ranks

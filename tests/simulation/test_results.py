@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from planner.simulation import AffineSteps, Deployment, Pool, Request, Target, simulate, summarize, write_timeline
+from planner.simulation import AffineSteps, Deployment, Pool, Request, Target, simulate, summarize, timeline_text
 from planner.simulation.histogram import TimeHistogram
 from planner.simulation.series import Segment, elapsed, iterations_completed, iterations_until
 from planner.simulation.streams import ClosedLoop, Fixed, Lognormal, OpenStream, Poisson
@@ -99,17 +99,14 @@ def test_progress_is_reported_and_requests_can_be_limited():
     assert [call[0] for call in calls] == [2000, 4000]
 
 
-def test_the_timeline_is_bounded_and_exported(tmp_path):
+def test_the_timeline_is_bounded_and_exported():
     run = serve(20)
     rows = list(run.timeline.rows())
     assert 200 < len(rows) <= 513
     assert [m.busy for _, m in rows] == sorted(m.busy for _, m in rows)
-    write_timeline(run.timeline, tmp_path / "t.csv")
-    write_timeline(run.timeline, tmp_path / "t.json")
-    with (tmp_path / "t.csv").open() as file:
-        table = list(csv.DictReader(file))
+    table = list(csv.DictReader(timeline_text(run.timeline, ".csv").splitlines()))
     assert len(table) == len(rows) and int(table[9]["running"]) == rows[9][1].running
-    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    events = json.loads(timeline_text(run.timeline, ".json"))["traceEvents"]
     assert {e["name"] for e in events} == {"requests", "KV tokens", "preemptions"} and all(
         e["ph"] == "C" for e in events
     )

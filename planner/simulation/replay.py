@@ -1,0 +1,148 @@
+"""Replay a workload on a saved plan: another rate, other lengths, a recorded trace."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from planner.job.job import Job
+from planner.job.traces import Trace
+from planner.job.traffic import Traffic
+from planner.plan import Plan, significant
+from planner.serving.layout import Layout
+from planner.serving.lengths import Lengths
+from planner.serving.replica import Replica
+from planner.simulation.deploy import Served, deployment
+from planner.simulation.metrics import Statistic, Summary, Target, summarize
+from planner.simulation.simulator import Run, Stream, simulate
+from planner.simulation.streams import (
+    ClosedLoop,
+    Deterministic,
+    Fixed,
+    Gamma,
+    Lognormal,
+    OnOff,
+    OpenStream,
+    Poisson,
+    Replay,
+)
+from planner.simulation.streams import Lengths as LengthDistribution
+
+_DEFAULT_REQUESTS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A finished simulation of a plan; ``dropped`` says which rows of a trace could not be read."""
+
+    plan: Plan
+    run: Run
+    summary: Summary
+    elapsed: float
+    dropped: str | None = None
+    limited: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """The stable JSON: latencies are null when the system is unstable, because they would grow with the run."""
+        s = self.summary
+        return {
+            "requests": self.run.finished,
+            "submitted": self.run.submitted,
+            "refused": self.run.refused,
+            "interrupted": self.run.interrupted,
+            "elapsed_s": round(self.elapsed, 3),
+            "stable": s.stability.stable,
+            "verdict": str(s.stability),
+            "simulated": {
+                "output_tok_s": _number(s.output_tokens_per_s),
+                "output_tok_s_per_gpu": _number(s.output_tokens_per_s / self.plan.gpus_total),
+                "request_rate": _number(s.requests_per_s),
+                "ttft_ms": _milliseconds(s.ttft),
+                "tpot_ms": _milliseconds(s.tpot),
+                "itl_ms": _milliseconds(s.itl),
+                "e2e_ms": _milliseconds(s.end_to_end),
+            },
+            "slo_attainment": _number(s.attainment) if self.limited else None,
+            "goodput_rps": _number(s.goodput) if self.limited else None,
+            "utilisation": _number(s.utilisation),
+            "mean_batch": _number(s.mean_batch),
+            "kv_occupancy": _number(s.kv_occupancy),
+            "prefix_hit": _number(s.hit_share),
+            "preemptions": s.preemptions,
+            "trace_rows_dropped": self.dropped,
+        }
+
+
+def replay(
+    plan: Plan,
+    job: Job,
+    replica: Replica,
+    traffic: Traffic,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Replayed:
+    """Simulate all replicas of a plan under ``traffic``. Raises InputError for a trace that cannot be read."""
+    trace = Trace(traffic.trace) if traffic.trace is not None else None
+    lengths = _lengths(job, traffic, cached=trace is None)
+    served = Served(replica, layout_of(plan), plan.pools[0].replicas, lengths)
+    hash_tokens = trace.hash_tokens if trace is not None else None
+    deployed = deployment(served, plan.predicted.tpot_ms.mean / 1e3, hash_tokens=hash_tokens)
+    started = time.perf_counter()
+    stream = _stream(plan, job, lengths, traffic, trace)
+    run = simulate(deployed, stream, progress=progress, max_requests=traffic.requests)
+    summary = summarize(run, Target(job.slo.ttft, job.slo.tpot, job.slo.e2e))
+    dropped = str(trace.report) if trace is not None and trace.report.malformed else None
+    return Replayed(plan, run, summary, time.perf_counter() - started, dropped, bool(job.slo.limits))
+
+
+def layout_of(plan: Plan) -> Layout:
+    """Split of the replicas of a plan."""
+    x = plan.pools[0].layout
+    return Layout(x.tp, x.attention_dp, x.pp, x.ep, x.cp)
+
+
+def _lengths(job: Job, traffic: Traffic, *, cached: bool) -> Lengths:
+    """Lengths that size the KV cache; the assumed prefix hits do not apply to a trace, which shows its own."""
+    isl, osl = float(traffic.isl or job.workload.isl), float(traffic.osl or job.workload.osl)
+    return Lengths(isl, osl, isl * job.workload.prefix_hit if cached else 0.0)
+
+
+def _stream(plan: Plan, job: Job, lengths: Lengths, traffic: Traffic, trace: Trace | None) -> Stream:
+    if trace is not None:
+        return Replay(lambda: trace, traffic.speed, traffic.copies)
+    new_tokens = float(lengths.new.ravel()[0])
+    prompts = _distribution(new_tokens, traffic.spread)
+    outputs = _distribution(float(traffic.osl or job.workload.osl), traffic.spread)
+    count = traffic.requests or _DEFAULT_REQUESTS
+    concurrency = traffic.concurrency or (None if traffic.rate else job.workload.concurrency)
+    if concurrency is not None:
+        return ClosedLoop(max(1, round(concurrency)), prompts, outputs, count, seed=traffic.seed)
+    rate = traffic.rate or plan.predicted.request_rate
+    return OpenStream(_process(rate, traffic), prompts, outputs, count, seed=traffic.seed)
+
+
+def _process(rate: float, traffic: Traffic) -> Poisson | Gamma | Deterministic | OnOff:
+    match traffic.arrivals:
+        case "poisson":
+            return Poisson(rate)
+        case "gamma":
+            return Gamma(rate, traffic.burstiness)
+        case "deterministic":
+            return Deterministic(rate)
+        case _:
+            return OnOff(rate, traffic.burstiness, traffic.burstiness)
+
+
+def _distribution(mean: float, spread: float) -> LengthDistribution:
+    return Lognormal(mean, spread) if spread > 0 else Fixed(max(1, round(mean)))
+
+
+def _milliseconds(statistic: Statistic) -> dict[str, float | None]:
+    names = ("mean", "p50", "p90", "p95", "p99")
+    return {name: _number(getattr(statistic, name) * 1e3) for name in names}
+
+
+def _number(value: float) -> float | None:
+    return significant(value) if math.isfinite(value) else None
