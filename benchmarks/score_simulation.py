@@ -1,0 +1,67 @@
+"""Simulate the measured closed-loop points and score the result beside the closed forms.
+
+usage: python benchmarks/score_simulation.py [../shared/measured/e2e_points.csv] [--every N]
+
+Each point runs as its load test did: all requests at once at the start, then a constant number in flight, 10 requests per user,
+output and prompt lengths uniform on 0.89 to 1.11 of their mean (the sources name 0.8 to 1.0 of a nominal value).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from fit_engines import score
+
+from planner.api import Catalogs, estimate, replica_of_point
+from planner.job.points import Point, read_points
+from planner.serving.estimate import Estimate
+from planner.serving.layout import Layout
+from planner.serving.lengths import Lengths
+from planner.simulation import simulate, summarize
+from planner.simulation.deploy import Served, deployment
+from planner.simulation.streams import ClosedLoop, Uniform
+
+ROUNDS = 10
+
+
+def simulated(point: Point, guess: Estimate, catalogs: Catalogs) -> Estimate:
+    """The point with TTFT, TPOT and throughput from the event simulation."""
+    if guess.status != "ok" or guess.tpot is None or guess.output_rate_per_gpu is None:
+        return guess
+    pool = point.pool
+    layout = Layout(pool.tp, pool.attention_dp, pool.pp, pool.ep)
+    served = Served(replica_of_point(point, catalogs), layout, 1, Lengths(point.isl, point.osl))
+    users = max(1, round(point.concurrency / pool.workers))
+    stream = ClosedLoop(users, _around(point.isl), _around(point.osl), ROUNDS * users)
+    summary = summarize(simulate(deployment(served, guess.tpot), stream), warm_up=0.0)
+    ttft = summary.ttft.p50 if point.statistic == "p50" else summary.ttft.mean
+    tpot = summary.tpot.p50 if point.statistic == "p50" else summary.tpot.mean
+    cycle = summary.ttft.mean + point.osl * summary.tpot.mean
+    rate = users * point.osl / cycle / layout.gpus
+    return replace(guess, ttft=ttft, tpot=tpot, output_rate_per_gpu=rate)
+
+
+def _around(mean: float) -> Uniform:
+    return Uniform(max(1, round(0.89 * mean)), max(1, round(1.11 * mean)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("points", nargs="?", default="../shared/measured/e2e_points.csv", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="take every Nth point")
+    arguments = parser.parse_args()
+    path, catalogs = arguments.points.resolve(), Catalogs()
+    points = [p for p in read_points(path) if p.mode == "aggregated"][:: arguments.every]
+    started = time.perf_counter()
+    closed = estimate(points, catalogs=catalogs)
+    print(f"== closed forms, {time.perf_counter() - started:.1f} s\n{score(path, points, closed)}")
+    started = time.perf_counter()
+    runs = [simulated(point, guess, catalogs) for point, guess in zip(points, closed, strict=True)]
+    print(f"== simulation, {time.perf_counter() - started:.1f} s\n{score(path, points, runs)}")
+
+
+if __name__ == "__main__":
+    main()
