@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -116,7 +117,7 @@ def from_melange(config: _MelangeConfig, where: str = "Mélange configuration") 
             raise InputError(f"{where}: gpu_info.{name}.tputs has another shape than workload_distribution", hint=hint)
         capacity[name] = {f"{i},{j}": tput for i, row in enumerate(gpu.tputs) for j, tput in enumerate(row)}
     classes = tuple(
-        AllocationClass(name=f"{i},{j}", rate=share * config.total_request_rate)
+        AllocationClass(name=f"{i},{j}", rate=_product(share, config.total_request_rate))
         for i, row in enumerate(shares)
         for j, share in enumerate(row)
     )
@@ -126,6 +127,11 @@ def from_melange(config: _MelangeConfig, where: str = "Mélange configuration") 
     return AllocationProblem(
         offers=offers, classes=classes, capacity=capacity, split=Slices(slices=config.slice_factor)
     )
+
+
+def _product(share: float, rate: float) -> float:
+    """Product of the decimals as written: 0.1 * 30 is 3, not 3.0000000000000004."""
+    return float(Fraction(repr(share)) * Fraction(repr(rate)))
 
 
 def _check_names(problem: AllocationProblem, where: str) -> None:

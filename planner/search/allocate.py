@@ -6,7 +6,6 @@ sum_w rate_assigned / capacity <= headroom * n_g; n_g integer, n_g <= available_
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,10 +25,8 @@ from planner.search.mixture import (
     solve_mixture,
 )
 from planner.search.mixture.certificate import exact
+from planner.search.mixture.exact_plan import replicas_for
 from planner.units import PerSecond, Seconds, UsdPerHour
-
-SLACK = Fraction(1, 10**9)  # relative; the same as in the re-check of mixtures
-
 
 @dataclass(frozen=True, slots=True)
 class SingleType:
@@ -126,8 +123,7 @@ def single_type(problem: AllocationProblem, offer: AllocationOffer) -> SingleTyp
         if capacity == 0:
             return None
         busy += exact(request.rate) / exact(capacity)
-    needed = busy / exact(problem.headroom)
-    count = max(math.ceil(needed * (1 - SLACK)), 1 if busy > 0 else 0)
+    count = replicas_for(busy / exact(problem.headroom))
     if offer.available is not None and count > offer.available:
         return None
     return SingleType(count, float(count * exact(offer.cost_usd_per_hour)))

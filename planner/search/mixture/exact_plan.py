@@ -15,6 +15,7 @@ from planner.search.mixture.space import Space, nodes_of_replica
 
 NOISE = 1e-9  # a smaller part of a class is rounding left by the solver
 SLACK = Fraction(1, 10**9)  # relative: conditions hold to this
+LOAD_SLACK = Fraction(1, 10**6)  # replicas: however many there are, less than this is forgiven
 
 
 @dataclass(slots=True)
@@ -94,6 +95,11 @@ def busy_replicas(space: Space, plan: ExactPlan, pool: int) -> Fraction:
     return total
 
 
+def replicas_for(busy: Fraction) -> int:
+    """Whole replicas for a load in replicas: at least one, forgiving the last digits of floating point."""
+    return max(1, math.ceil(busy - min(busy * SLACK, LOAD_SLACK))) if busy > 0 else 0
+
+
 def _grant_replicas(form: Formulation, plan: ExactPlan) -> None:
     """Solvers may overfill a row by their tolerance; then one more replica of the cheapest placement is needed."""
     space = form.space
@@ -102,8 +108,7 @@ def _grant_replicas(form: Formulation, plan: ExactPlan) -> None:
         busy = busy_replicas(space, plan, p)
         if busy == 0:
             continue
-        needed = math.ceil(busy / exact(pool.utilisation) * (1 - SLACK)) + spares
-        missing = max(needed, 1) - plan.of_pool(space, p)
+        missing = replicas_for(busy / exact(pool.utilisation)) + spares - plan.of_pool(space, p)
         places = space.of_pool(p)
         if form.model.variables[form.replicas[places[0]]].scale != 1.0 and missing < 0:
             biggest = max(places, key=lambda k: plan.replicas[k])

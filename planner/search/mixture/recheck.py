@@ -19,6 +19,7 @@ from planner.search.mixture.exact_plan import (
     gpus_rented,
     nodes_taken,
     plan_value,
+    replicas_for,
 )
 from planner.search.mixture.problem import Goal, Role
 from planner.search.mixture.space import Space
@@ -102,7 +103,8 @@ def _capacity(space: Space, plan: ExactPlan) -> Iterator[Check]:
         busy = busy_replicas(space, plan, p)
         if busy > 0:
             working = max(0, plan.of_pool(space, p) - space.problem.limits.spare_replicas)
-            yield Check("capacity", pool.id, busy, exact(pool.utilisation) * working)
+            needed = replicas_for(busy / exact(pool.utilisation))
+            yield Check("capacity", pool.id, Fraction(needed), Fraction(working))
 
 
 def _kv_links(space: Space, plan: ExactPlan) -> Iterator[Check]:
