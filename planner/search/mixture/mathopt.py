@@ -10,7 +10,6 @@ from planner.search.mixture.backends import TOLERANCE, LinearSolution, SolverLim
 from planner.search.mixture.linear import LinearModel, row_scale
 
 _ENGINES: Final = {"highs": "HIGHS", "scip": "GSCIP", "cp-sat": "CP_SAT", "glop": "GLOP"}
-CP_SAT_PRECISION: Final = 1e-5  # CP-SAT rounds coefficients to integers; its bound is good to about this
 
 
 def solve_with_mathopt(
@@ -30,7 +29,7 @@ def solve_with_mathopt(
         extras.solution_hints.append(mathopt.SolutionHint(variable_values=values))
 
     def work() -> LinearSolution:
-        stop = None if solver == "highs" else interrupter  # HiGHS in MathOpt does not take one
+        stop = interrupter if solver == "cp-sat" else None  # SCIP complains on stderr, HiGHS takes none
         result = mathopt.solve(
             built.model, engine, params=parameters(solver, limits, built.scale), model_params=extras, interrupter=stop
         )
@@ -116,8 +115,6 @@ class MathOptModel:
             reason.INFEASIBLE_OR_UNBOUNDED: "infeasible",
         }.get(result.termination.reason, "unknown")
         bound = result.termination.objective_bounds.dual_bound / self.scale
-        if solver == "cp-sat" and math.isfinite(bound):
-            bound -= CP_SAT_PRECISION * abs(bound)
         values = None
         if result.has_primal_feasible_solution():
             raw = result.variable_values(self.columns)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from planner.errors import InputError, PlannerError
-from planner.search.mixture.backends import SOLVERS, LinearSolution, SolverLimits, solve_linear
+from planner.search.mixture.backends import SOLVERS, SolverLimits, solve_linear
 from planner.search.mixture.certificate import lift_bound, relative_gap, value_step
 from planner.search.mixture.exact_plan import ExactPlan, draw_plan, plan_value
 from planner.search.mixture.formulation import Formulation
@@ -19,6 +19,8 @@ from planner.search.mixture.recheck import Check, recheck, violations
 from planner.units import Seconds
 
 TIGHTEN = 1e-7  # capacity rows shrink by this where a solver's tolerance broke the re-check
+UNPROVEN = frozenset({"cp-sat"})  # rounds coefficients: plans are re-checked, but its bounds have been wrong
+FIRST_SHARE = 0.85  # of the time left, to the first solver of a chain
 DIVE_SHARE = 0.25  # of the time limit
 
 
@@ -123,7 +125,7 @@ class Search:
             rest = self.deadline - time.monotonic()
             if rest <= 0.05:
                 break
-            share = rest if position == len(chain) - 1 else rest * 0.5
+            share = rest if position == len(chain) - 1 else rest * FIRST_SHARE
             self._run_solver(self.form.model, solver, share)
         if not self._closed() and self.out.status != "infeasible" and not self.out.stopped_by:
             limited = time.monotonic() > self.deadline - 0.2 or self.out.plan is None
@@ -140,29 +142,53 @@ class Search:
         self.out.solvers.append(solver)
         if found.interrupted:
             self.out.stopped_by = "interrupt"
-        if found.status == "infeasible" and self.out.plan is None:
-            self.out.status = "infeasible"
         if found.status == "infeasible":
+            self._confirm_infeasible(solver)
             return
-        self._bound(found.bound)
-        if found.values is not None and not self._offer(found.values, solver) and not self._closed():
-            self._within_tolerance(found, solver, seconds)
+        if solver not in UNPROVEN:
+            self._bound(found.bound)
+        if found.values is None or self._offer(found.values, solver) or self._closed():
+            return
+        if self._offer(self._polished(found.values), solver) or self._closed():
+            return
+        self._with_less_capacity(solver, seconds)
 
-    def _within_tolerance(self, found: LinearSolution, solver: str, seconds: Seconds) -> None:
-        """A solution that uses up its solver's tolerance fails the exact check: ask again for slightly less capacity."""
-        assert found.values is not None
-        if self.out.value is not None and self.form.model.value(found.values) >= float(self.out.value):
+    def _confirm_infeasible(self, solver: str) -> None:
+        """One solver's word is not enough: tight tolerances have made solvers call a good model infeasible."""
+        if self.out.plan is not None:
             return
+        other = "highs" if solver == "pulp-cbc" else "pulp-cbc"
+        found = solve_linear(self.form.model, other, self._limits())
+        self.out.solvers.append(other)
+        if found.status == "infeasible":
+            self.out.status = "infeasible"
+        elif found.values is not None:
+            self._bound(found.bound)
+            self._offer(self._polished(found.values), other)
+
+    def _polished(self, values: list[float]) -> list[float] | None:
+        """Shares re-solved by LP with the whole numbers fixed: a basic solution has no solver noise in it."""
+        fixed = self.form.model.copy()
+        for index in fixed.integers():
+            column = fixed.variables[index]
+            column.lower = column.upper = float(round(values[index]))
+            column.integer = False
+        return solve_linear(fixed, "glop", self._limits()).values
+
+    def _with_less_capacity(self, solver: str, seconds: Seconds) -> None:
+        """A solution that lives on its solver's tolerance fails the exact check: allow it slightly less."""
         tight = self.form.model.copy()
         for row in tight.rows:
             if row.law in ("capacity", "KV egress", "KV ingress"):
                 row.terms = {i: c * (1 - TIGHTEN) if c < 0 else c for i, c in row.terms.items()}
         again = solve_linear(tight, solver, self._limits(seconds), self.out.values)
         if again.values is not None:
-            self._offer(again.values, solver)
+            self._offer(self._polished(again.values), solver)
 
-    def _offer(self, values: list[float], source: str) -> bool:
-        """Keep a solution if it passes the exact re-check and is better; return whether it passed."""
+    def _offer(self, values: list[float] | None, source: str) -> bool:
+        """Keep a solution if it is better and passes the exact re-check; return whether it is as good as it said."""
+        if values is None:
+            return False
         plan = draw_plan(self.form, values)
         checks = recheck(self.form.space, plan)
         if violations(checks):
@@ -172,7 +198,8 @@ class Search:
         if self.out.value is None or value < self.out.value:
             self.out.plan, self.out.values, self.out.value, self.out.checks = plan, values, value, checks
             self.out.solvers.append(source)
-        return True
+        said = self.form.model.value(values) * (self.form.rate_unit if self.goal is Goal.THROUGHPUT else 1.0)
+        return float(value) <= said + 1e-7 * abs(said)
 
     def _bound(self, bound: float) -> None:
         if math.isnan(bound):
