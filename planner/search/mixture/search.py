@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -16,6 +17,7 @@ from planner.search.mixture.incumbent import dive
 from planner.search.mixture.linear import LinearModel
 from planner.search.mixture.problem import Goal
 from planner.search.mixture.recheck import Check, recheck, violations
+from planner.search.mixture.space import Space
 from planner.units import Seconds
 
 TIGHTEN = 1e-7  # capacity rows shrink by this where a solver's tolerance broke the re-check
@@ -69,11 +71,21 @@ class Outcome:
         return math.inf if self.value is None else relative_gap(float(self.value), self.bound)
 
 
+def minimised_value(space: Space, plan: ExactPlan, goal: Goal) -> Fraction:
+    """Value of a goal with the sign with which it is minimised."""
+    value = plan_value(space, plan, goal)
+    return -value if goal is Goal.THROUGHPUT else value
+
+
 class Search:
     """Best plan and best bound for one goal of one formulation."""
 
-    def __init__(self, form: Formulation, goal: Goal, options: SolveOptions, deadline: float) -> None:
+    def __init__(
+        self, form: Formulation, goal: Goal, options: SolveOptions, deadline: float, caps: Mapping[Goal, Fraction]
+    ) -> None:
+        """``caps`` are upper limits of other goals' minimised values; the model has them as rows already."""
         self.form, self.goal, self.options, self.deadline = form, goal, options, deadline
+        self.caps = dict(caps)
         self.out = Outcome()
         integers = all(form.model.variables[i].integer for i in form.model.objective)
         step = value_step(form.model.objective.values()) if integers else Fraction(0)
@@ -190,16 +202,21 @@ class Search:
         if values is None:
             return False
         plan = draw_plan(self.form, values)
-        checks = recheck(self.form.space, plan)
+        checks = [*recheck(self.form.space, plan), *self._caps_hold(plan)]
         if violations(checks):
             return False
-        value = plan_value(self.form.space, plan, self.goal)
-        value = -value if self.goal is Goal.THROUGHPUT else value
+        value = minimised_value(self.form.space, plan, self.goal)
         if self.out.value is None or value < self.out.value:
             self.out.plan, self.out.values, self.out.value, self.out.checks = plan, values, value, checks
             self.out.solvers.append(source)
         said = self.form.model.value(values) * (self.form.rate_unit if self.goal is Goal.THROUGHPUT else 1.0)
         return float(value) <= said + 1e-7 * abs(said)
+
+    def _caps_hold(self, plan: ExactPlan) -> list[Check]:
+        return [
+            Check("goal", goal.value, minimised_value(self.form.space, plan, goal), cap)
+            for goal, cap in self.caps.items()
+        ]
 
     def _bound(self, bound: float) -> None:
         if math.isnan(bound):

@@ -45,7 +45,7 @@ def solve_mixture(
     form = formulate(build_space(reduced.problem))
     for goal, cap in (caps or {}).items():
         form.model.row("cap", goal.value, list(objective(form, goal).items()), upper=cap)
-    outcomes = _in_order(form, options, started + options.seconds)
+    outcomes = _in_order(form, options, started + options.seconds, caps or {})
     first = outcomes[0][1]
     seconds = time.monotonic() - started
     certificates = tuple(_certificate(goal, out, options, seconds) for goal, out in outcomes)
@@ -71,13 +71,16 @@ def reduce_problem(problem: MixtureProblem) -> Reduced:
     return Reduced(replace(problem, templates=templates, classes=merged.classes), merged)
 
 
-def _in_order(form: Formulation, options: SolveOptions, deadline: float) -> list[tuple[Goal, Outcome]]:
+def _in_order(
+    form: Formulation, options: SolveOptions, deadline: float, caps: Mapping[Goal, float]
+) -> list[tuple[Goal, Outcome]]:
     """Lexicographic: after each goal its value becomes a limit for the goals after it."""
+    limits = {goal: exact(cap) for goal, cap in caps.items()}
     outcomes: list[tuple[Goal, Outcome]] = []
     start: list[float] | None = None
     for goal in form.space.problem.goals:
         form.model.minimise(objective(form, goal))
-        out = Search(form, goal, options, deadline).run(start)
+        out = Search(form, goal, options, deadline, limits).run(start)
         outcomes.append((goal, out))
         if out.plan is None or out.value is None or out.stopped_by == "interrupt":
             break
@@ -85,6 +88,7 @@ def _in_order(form: Formulation, options: SolveOptions, deadline: float) -> list
         best = float(out.value) / unit
         terms = list(objective(form, goal).items())
         form.model.row("goal", goal.value, terms, upper=best + KEEP * abs(best))
+        limits[goal] = min(out.value, limits.get(goal, out.value))
         start = out.values
     kept = [(g, o) for g, o in outcomes if o.plan is not None]
     return kept or outcomes
