@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
+import warnings
 from pathlib import Path
 
 from planner.search.mixture.backends import LinearSolution, SolverLimits, silent_stdout
@@ -15,6 +16,12 @@ _BOUND = re.compile(r"^Lower bound:\s+(\S+)", re.MULTILINE)
 
 def solve_with_cbc(model: LinearModel, limits: SolverLimits, hint: list[float] | None = None) -> LinearSolution:
     """Minimise ``model`` in a child process with one thread and a fixed seed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # PuLP 3 announces the names of PuLP 4
+        return _solve(model, limits, hint)
+
+
+def _solve(model: LinearModel, limits: SolverLimits, hint: list[float] | None) -> LinearSolution:
     import pulp
 
     problem, columns, scale = _translate(model)
@@ -79,6 +86,8 @@ def _read(model, problem, columns, scale, bounds) -> LinearSolution:  # type: ig
         pulp.LpSolutionInfeasible: "infeasible",
         pulp.LpSolutionUnbounded: "unbounded",
     }.get(problem.sol_status, "unknown")
+    if problem.status == pulp.LpStatusInfeasible:
+        status = "infeasible"  # CBC's "Integer infeasible" is missing from the other table
     if status not in ("optimal", "feasible"):
         return LinearSolution(status, "pulp-cbc")
     values = [(c.varValue or 0.0) * v.scale for c, v in zip(columns, model.variables, strict=True)]

@@ -44,6 +44,9 @@ def draw_plan(form: Formulation, values: list[float]) -> ExactPlan:
     else:
         _lower_to_capacity(form, plan)
     plan.nodes = {offer: nodes_taken(space, plan, offer) for offer in form.nodes}
+    if space.problem.limits.spot_share is not None:
+        # An idle on-demand node can be what makes the spot share hold.
+        plan.nodes = {o: max(n, round(values[form.nodes[o]])) for o, n in plan.nodes.items()}
     return plan
 
 
