@@ -116,7 +116,7 @@ def one_class_with_roles(seed: int) -> MixtureProblem:
         size = rng.choice((1, 1, 2, 3))
         egress = 1e9 * rng.randint(1, 4) if role is Role.PREFILL and rng.random() < 0.5 else None
         ingress = 1e9 * rng.randint(1, 4) if role is Role.DECODE and rng.random() < 0.5 else None
-        capacity = {"c": rng.randint(1, 20) / 10 * size}
+        capacity = {"c": rng.randint(1, 20) * size / 10}
         gpu = rng.choice("ab")
         power = float(rng.randint(1, 9) * 100)
         templates.append(
@@ -149,20 +149,21 @@ def best_with_roles(problem: MixtureProblem) -> Fraction | None:
 
 def _value_of(problem: MixtureProblem, counts: tuple[int, ...]) -> Fraction | None:
     limits, goal = problem.limits, problem.goals[0]
-    rented = {}
+    rented, working = {}, {}
     for offer in problem.offers:
         sizes = [t.gpus[offer.gpu] for t, n in zip(problem.templates, counts, strict=True) for _ in range(n)
                  if offer.gpu in t.gpus]  # fmt: skip
         gpus = _rented(sizes, offer)
         if gpus is None:
             return None
-        rented[offer.id] = gpus
+        rented[offer.id], working[offer.id] = gpus, sum(sizes)
     cost = sum((Fraction(str(o.price)) * rented[o.id] for o in problem.offers), Fraction(0))
     power = sum((Fraction(t.power) * n for t, n in zip(problem.templates, counts, strict=True)), Fraction(0))
     total = sum(rented.values())
     if limits.budget is not None and cost > limits.budget or limits.power is not None and power > limits.power:
         return None
-    if limits.spot_share is not None and rented["b"] > Fraction(str(limits.spot_share)) * total:
+    spot = Fraction(str(limits.spot_share)) if limits.spot_share is not None else Fraction(1)
+    if working["b"] > spot * sum(working.values()):
         return None
     multiple = _carried(problem, counts) / Fraction(str(problem.classes[0].rate))
     if goal is Goal.THROUGHPUT:
@@ -191,13 +192,13 @@ def _rented(sizes: list[int], offer: Offer) -> int | None:
     if offer.node_gpus == 1:
         return sum(sizes) if sum(sizes) <= offer.available else None
     whole, rest = divmod(offer.available, offer.node_gpus)
-    best: int | None = None
+    found = []
     for used_rest in (False, True) if rest else (False,):
         for used in range(whole + 1):
             rooms = [offer.node_gpus] * used + [rest] * used_rest
             if _fits(tuple(sorted(sizes, reverse=True)), tuple(rooms), offer.node_gpus):
-                best = sum(rooms) if best is None else min(best, sum(rooms))
-    return best
+                found.append(sum(rooms))
+    return min(found, default=None)
 
 
 def _fits(sizes: tuple[int, ...], rooms: tuple[int, ...], node: int) -> bool:

@@ -208,14 +208,17 @@ def stay_within_power(form: Formulation) -> None:
 
 
 def limit_spot_share(form: Formulation) -> None:
-    """Spot GPUs are at most a share s of all rented GPUs: sum_spot - s * sum_all <= 0."""
+    """Of the GPUs that replicas stand on, at most a share s is spot: sum_spot - s * sum_all <= 0.
+
+    Idle GPUs of rented nodes do not count: renting idle on-demand nodes makes nothing safer.
+    """
     share = form.space.problem.limits.spot_share
     if share is None:
         return
     terms = [
-        (column, count * ((1.0 if offer.spot else 0.0) - share))
-        for index, offer in enumerate(form.space.offers)
-        for column, count in form.gpu_terms(index)
+        (form.replicas[k], count * ((1.0 if form.space.offers[index].spot else 0.0) - share))
+        for k, placement in enumerate(form.space.placements)
+        for index, count in placement.offers
     ]
     form.model.row("spot share", "spot share", terms, upper=0.0)
 

@@ -44,9 +44,6 @@ def draw_plan(form: Formulation, values: list[float]) -> ExactPlan:
     else:
         _lower_to_capacity(form, plan)
     plan.nodes = {offer: nodes_taken(space, plan, offer) for offer in form.nodes}
-    if space.problem.limits.spot_share is not None:
-        # An idle on-demand node can be what makes the spot share hold.
-        plan.nodes = {o: max(n, round(values[form.nodes[o]])) for o, n in plan.nodes.items()}
     return plan
 
 
@@ -162,6 +159,16 @@ def gpus_rented(space: Space, plan: ExactPlan, offer: int) -> int:
         for k, placement in enumerate(space.placements)
         for index, count in placement.offers
         if index == offer
+    )
+
+
+def gpus_working(space: Space, plan: ExactPlan, *, spot_only: bool) -> int:
+    """GPUs that replicas stand on, without what lies idle in their nodes."""
+    return sum(
+        plan.replicas[k] * count
+        for k, placement in enumerate(space.placements)
+        for index, count in placement.offers
+        if space.offers[index].spot or not spot_only
     )
 
 

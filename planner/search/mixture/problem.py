@@ -119,7 +119,7 @@ class Limits:
     utilisation : highest share of each replica's capacity that is planned with, in (0, 1].
     spare_replicas : replicas of any used template and region that may fail while the rest still carries its load.
     budget : US dollars per hour. ``power``: watts.
-    spot_share : highest share of the rented GPUs that may be spot, in [0, 1].
+    spot_share : highest share of the GPUs that replicas stand on that may be spot, in [0, 1].
     region_floor : least share of all requests that a region serves.
     kv_links : None = every fabric reaches every other in its region; otherwise only these pairs and
         replicas of one fabric among themselves.

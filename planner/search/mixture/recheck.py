@@ -17,6 +17,7 @@ from planner.search.mixture.exact_plan import (
     ExactPlan,
     busy_replicas,
     gpus_rented,
+    gpus_working,
     nodes_taken,
     plan_value,
     replicas_for,
@@ -166,9 +167,8 @@ def _totals(space: Space, plan: ExactPlan) -> Iterator[Check]:
     if limits.power is not None:
         yield Check("power", "power", plan_value(space, plan, Goal.POWER), exact(limits.power))
     if limits.spot_share is not None:
-        rented = [(offer.spot, gpus_rented(space, plan, i)) for i, offer in enumerate(space.offers)]
-        spot = sum(n for is_spot, n in rented if is_spot)
-        yield Check("spot share", "spot share", Fraction(spot), exact(limits.spot_share) * sum(n for _, n in rented))
+        spot, working = gpus_working(space, plan, spot_only=True), gpus_working(space, plan, spot_only=False)
+        yield Check("spot share", "spot share", Fraction(spot), exact(limits.spot_share) * working)
 
 
 def _regions(space: Space, plan: ExactPlan) -> Iterator[Check]:
