@@ -40,7 +40,9 @@ def melange_like(buckets: int, types: int, rate: float, seed: int) -> MixturePro
     """A grid of (input, output) lengths; capacity from a roofline of prefill plus decode, with 5 % noise."""
     rng = random.Random(seed)
     side = max(1, round(buckets**0.5))
-    lengths = [(25 * 1.35 ** (i % 20), 20 * 1.3 ** (i // 20 if side > 20 else i % side)) for i in range(buckets)]
+    lengths = [
+        (25 * 1.35 ** (i % 20), 20 * 1.3 ** (i // 20 if side > 20 else i % side)) for i in range(buckets)
+    ]
     lengths = [(25 * 2000 ** (rng.random()), 15 * 130 ** (rng.random())) for _ in lengths]
     weights = [rng.paretovariate(1.2) for _ in lengths]
     classes = tuple(
@@ -60,7 +62,14 @@ def melange_like(buckets: int, types: int, rate: float, seed: int) -> MixturePro
 
 
 def engines(
-    types: int, classes_per_model: int, models: int, rate: float, seed: int = 1, *, spares: int = 0, nodes: bool = False
+    types: int,
+    classes_per_model: int,
+    models: int,
+    rate: float,
+    seed: int = 1,
+    *,
+    spares: int = 0,
+    nodes: bool = False,
 ) -> MixtureProblem:
     """Templates role x TP 1, 2, 4, 8 x type x model with PD balance, KV egress and limited inventory."""
     rng = random.Random(seed)
@@ -111,20 +120,36 @@ def _templates_of(
         for role, capacity in speeds.items():
             if capacity:
                 egress = 5e9 * tp if role is Role.PREFILL else None
-                made.append(Template(f"m{m}-{role}-{name}-tp{tp}", f"m{m}", {name: tp}, capacity, role, kv_egress=egress))
+                made.append(
+                    Template(
+                        f"m{m}-{role}-{name}-tp{tp}", f"m{m}", {name: tp}, capacity, role, kv_egress=egress
+                    )
+                )
     return made
 
 
 CASES: dict[str, tuple[Callable[[], MixtureProblem], str]] = {
     "5 types, 1 model, 10 classes": (lambda: engines(5, 10, 1, 40), "< 1 s proved"),
-    "5 types, 1 model, 10 classes, N+1, nodes": (lambda: engines(5, 10, 1, 40, spares=1, nodes=True), "reported"),
+    "5 types, 1 model, 10 classes, N+1, nodes": (
+        lambda: engines(5, 10, 1, 40, spares=1, nodes=True),
+        "reported",
+    ),
     "300 buckets x 8 types": (lambda: melange_like(300, 8, 100, 1), "< 1 s proved"),
     "6 types, 2 models, 9 classes": (lambda: engines(6, 9, 2, 40), "< 10 s proved"),
-    "6 types, 2 models, 9 classes, nodes, 400/s": (lambda: engines(6, 9, 2, 400, nodes=True), "< 10 s proved"),
-    "6 types, 2 models, 9 classes, N+1, nodes": (lambda: engines(6, 9, 2, 40, spares=1, nodes=True), "reported"),
+    "6 types, 2 models, 9 classes, nodes, 400/s": (
+        lambda: engines(6, 9, 2, 400, nodes=True),
+        "< 10 s proved",
+    ),
+    "6 types, 2 models, 9 classes, N+1, nodes": (
+        lambda: engines(6, 9, 2, 40, spares=1, nodes=True),
+        "reported",
+    ),
     "1000 buckets x 16 types": (lambda: melange_like(1000, 16, 300, 1), "< 10 s proved"),
     "10 types, 4 models, 30 classes": (lambda: engines(10, 8, 4, 1000), "gap <= 3 % in 10 s"),
-    "10 types, 4 models, 30 classes, nodes": (lambda: engines(10, 8, 4, 1000, nodes=True), "gap <= 3 % in 10 s"),
+    "10 types, 4 models, 30 classes, nodes": (
+        lambda: engines(10, 8, 4, 1000, nodes=True),
+        "gap <= 3 % in 10 s",
+    ),
     "8 types, 3 models, 16 classes, 80/s": (lambda: engines(8, 5, 3, 80), "reported"),
     "100 buckets x 8 types, 8 slices": (lambda: replace(melange_like(100, 8, 100, 1), slices=8), "reported"),
 }
@@ -136,7 +161,9 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args()
-    print("| case | templates | goal | seconds | status | $/h | gap | solver |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| case | templates | goal | seconds | status | $/h | gap | solver |\n|---|---|---|---|---|---|---|---|"
+    )
     for name, (build, goal) in CASES.items():
         if arguments.only not in name:
             continue
@@ -147,8 +174,11 @@ def main() -> None:
         proof = result.certificate
         gap = "-" if proof.gap is None else f"{proof.gap:.2%}"
         cost = f"{proof.value:.2f}" if proof.value is not None else "-"
-        print(f"| {name} | {len(problem.templates)} | {goal} | {seconds:.2f} | {result.status} | {cost} | {gap} | "
-              f"{proof.solver} |", flush=True)
+        print(
+            f"| {name} | {len(problem.templates)} | {goal} | {seconds:.2f} | {result.status} | {cost} | {gap} | "
+            f"{proof.solver} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from planner.search.mixture.certificate import exact
 from planner.search.mixture.exact_plan import replicas_for
 from planner.units import PerSecond, Seconds, UsdPerHour
 
+
 @dataclass(frozen=True, slots=True)
 class SingleType:
     """Serving everything with one machine type."""
@@ -133,5 +134,7 @@ def _reasons(result: MixtureResult) -> tuple[str, ...]:
     if result.status != "infeasible":
         return ()
     raise_limits = tuple(f"raise a limit: {r.message}" for r in result.relax)
-    drop_demand = tuple(f"or lower the demand: {r.message}" if result.relax else r.message for r in result.shortfall)
+    drop_demand = tuple(
+        f"or lower the demand: {r.message}" if result.relax else r.message for r in result.shortfall
+    )
     return raise_limits + drop_demand or ("the limits contradict each other",)

@@ -85,7 +85,9 @@ def fastest_partition(
 
 
 def cheapest_partition(
-    types: Sequence[StageType], bottleneck: Seconds, send_seconds: Mapping[tuple[str, str], Seconds] | None = None
+    types: Sequence[StageType],
+    bottleneck: Seconds,
+    send_seconds: Mapping[tuple[str, str], Seconds] | None = None,
 ) -> Partition | None:
     """Least price of a pipeline whose slowest stage takes at most ``bottleneck`` seconds; None if there is none."""
     return _Table(types, send_seconds or {}).cheapest(bottleneck)
@@ -99,7 +101,9 @@ class _Table:
             raise InputError("layer partition: a stage type is given twice")
         lengths = {len(t.layer_seconds) for t in types} | {len(t.layer_bytes) for t in types}
         if len(lengths) > 1 or lengths == {0}:
-            raise InputError("layer partition: every stage type needs seconds and bytes for each of the same layers")
+            raise InputError(
+                "layer partition: every stage type needs seconds and bytes for each of the same layers"
+            )
         for kind in types:
             if kind.count < 0 or min((*kind.layer_seconds, *kind.layer_bytes, kind.price)) < 0:
                 raise InputError(f"layer partition: stage type {kind.id!r} has a negative number")

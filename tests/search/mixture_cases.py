@@ -35,7 +35,9 @@ def cheapest_of_two(problem: MixtureProblem) -> Fraction | None:
         if pair == [None, None]:
             return None
         loads.append(pair)
-    loads.sort(key=lambda p: math.inf if p[1] is None else 0 if p[0] is None else float(p[1] / p[0]), reverse=True)
+    loads.sort(
+        key=lambda p: math.inf if p[1] is None else 0 if p[0] is None else float(p[1] / p[0]), reverse=True
+    )
     limit = math.ceil(sum((p[0] for p in loads if p[0] is not None), Fraction(0)) / rho)
     best: Fraction | None = None
     for count in range(min(limit, _most(problem.offers[0])) + 1):
@@ -119,11 +121,10 @@ def one_class_with_roles(seed: int) -> MixtureProblem:
         capacity = {"c": rng.randint(1, 20) * size / 10}
         gpu = rng.choice("ab")
         power = float(rng.randint(1, 9) * 100)
-        templates.append(
-            Template(f"t{i}", "m", {gpu: size}, capacity, role, None, power, egress, ingress)
-        )
+        templates.append(Template(f"t{i}", "m", {gpu: size}, capacity, role, None, power, egress, ingress))
     offers = tuple(
-        Offer(g, g, rng.randint(1, 40) / 10, rng.randint(0, 6), rng.choice((1, 1, 2, 4)), spot=g == "b") for g in "ab"
+        Offer(g, g, rng.randint(1, 40) / 10, rng.randint(0, 6), rng.choice((1, 1, 2, 4)), spot=g == "b")
+        for g in "ab"
     )
     limits = Limits(
         utilisation=rng.choice((1.0, 0.9)),
@@ -160,7 +161,12 @@ def _value_of(problem: MixtureProblem, counts: tuple[int, ...]) -> Fraction | No
     cost = sum((Fraction(str(o.price)) * rented[o.id] for o in problem.offers), Fraction(0))
     power = sum((Fraction(t.power) * n for t, n in zip(problem.templates, counts, strict=True)), Fraction(0))
     total = sum(rented.values())
-    if limits.budget is not None and cost > limits.budget or limits.power is not None and power > limits.power:
+    if (
+        limits.budget is not None
+        and cost > limits.budget
+        or limits.power is not None
+        and power > limits.power
+    ):
         return None
     spot = Fraction(str(limits.spot_share)) if limits.spot_share is not None else Fraction(1)
     if working["b"] > spot * sum(working.values()):

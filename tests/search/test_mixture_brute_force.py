@@ -45,7 +45,10 @@ def test_roles_links_nodes_and_limits_equal_full_enumeration(block: int) -> None
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_independent_solver_finds_the_same_optimum(seed: int) -> None:
-    for problem in (cases.two_types(1000 + seed), replace(cases.one_class_with_roles(1000 + seed), goals=(Goal.COST,))):
+    for problem in (
+        cases.two_types(1000 + seed),
+        replace(cases.one_class_with_roles(1000 + seed), goals=(Goal.COST,)),
+    ):
         first = solve_mixture(problem, SolveOptions("highs"))
         second = solve_mixture(problem, SolveOptions("pulp-cbc"))
         assert (first.status, first.certificate.value) == (second.status, second.certificate.value)

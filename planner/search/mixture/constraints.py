@@ -88,12 +88,21 @@ def stay_within_kv_links(form: Formulation) -> None:
     """KV caches fit through the replicas' links: sum_w x_pw r_w kv_w <= n_p B_p, sending and receiving."""
     for p, pool in enumerate(form.space.pools):
         template = pool.template
-        sides = (("KV egress", template.kv_egress, {Role.PREFILL}), ("KV ingress", template.kv_ingress, AFTER_PREFILL))
+        sides = (
+            ("KV egress", template.kv_egress, {Role.PREFILL}),
+            ("KV ingress", template.kv_ingress, AFTER_PREFILL),
+        )
         for law, bandwidth, roles in sides:
             if bandwidth is None or template.role not in roles:
                 continue
             traffic = [
-                (column, form.space.classes[w].rate * form.space.classes[w].kv_bytes * form.slice_size * form.rate_unit)
+                (
+                    column,
+                    form.space.classes[w].rate
+                    * form.space.classes[w].kv_bytes
+                    * form.slice_size
+                    * form.rate_unit,
+                )
                 for (q, w), column in form.share.items()
                 if q == p and not form.space.classes[w].prefilled
             ]
@@ -155,7 +164,9 @@ def pack_nodes(form: Formulation) -> None:
         if sizes_nest(by_size, offer.node_gpus):
             used = [(c, float(s)) for s, columns in by_size.items() for c in columns]
             taken = [(c, n * offer.node_gpus) for c, n in whole]
-            form.model.row("node packing", offer.id, [*used, *taken, (nodes, -float(offer.node_gpus))], upper=0.0)
+            form.model.row(
+                "node packing", offer.id, [*used, *taken, (nodes, -float(offer.node_gpus))], upper=0.0
+            )
         else:
             _fill_by_patterns(form, offer_index, by_size, whole)
 
@@ -170,8 +181,12 @@ def _fill_by_patterns(
         columns.append((form.model.variable(f"nodes {offer.id} {pattern}", integer=True), pattern))
     for position, size in enumerate(sizes):
         places = [(column, float(pattern[position])) for column, pattern in columns]
-        form.model.row("node packing", f"{offer.id} size {size}", [*places, *((c, -1.0) for c in by_size[size])],
-                       lower=0.0)
+        form.model.row(
+            "node packing",
+            f"{offer.id} size {size}",
+            [*places, *((c, -1.0) for c in by_size[size])],
+            lower=0.0,
+        )
     total = [(column, 1.0) for column, _ in columns]
     form.model.row("node packing", offer.id, [*total, *whole, (form.nodes[offer_index], -1.0)], upper=0.0)
 

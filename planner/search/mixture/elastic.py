@@ -16,9 +16,7 @@ LIMIT_LAWS: Final = frozenset({"inventory", "budget", "power", "spot share", "re
 _UNITS: Final = {"inventory": "GPUs", "budget": "$/h", "power": "W", "demand": "of the demand"}
 
 
-def explain_infeasible(
-    problem: MixtureProblem, options: object = None
-) -> tuple[tuple[Relaxation, ...], tuple[Relaxation, ...]]:
+def explain_infeasible(problem: MixtureProblem) -> tuple[tuple[Relaxation, ...], tuple[Relaxation, ...]]:
     """Two ways out of an infeasible problem: limits to raise (all demand met), demand to drop (all limits kept).
 
     Each is the solution with the least sum of relative changes. Empty if that way leads nowhere.
@@ -32,7 +30,9 @@ def explain_infeasible(
 
 def _without_capacity(problem: MixtureProblem) -> tuple[Relaxation, ...]:
     """Classes that no template on any offer can carry, whatever the limits."""
-    generous = replace(problem, offers=tuple(replace(o, available=None) for o in problem.offers), limits=Limits())
+    generous = replace(
+        problem, offers=tuple(replace(o, available=None) for o in problem.offers), limits=Limits()
+    )
     space = build_space(generous)
     found = []
     for request in space.classes:
@@ -107,5 +107,3 @@ def _relaxation(problem: MixtureProblem, law: str, name: str, amount: float) -> 
         message = f"{law}: the limit of {limit:g} {_UNITS[law]} must rise by {amount:.6g} {_UNITS[law]}"
         return Relaxation(law, name, amount, message)
     return Relaxation(law, name, amount, f"{law} {name}: must be relaxed by {amount:.6g}")
-
-

@@ -159,8 +159,14 @@ def _add_columns(form: Formulation) -> None:
         huge = size > HUGE_COUNT and problem.goals[0] is not Goal.THROUGHPUT
         scale = 10.0 ** math.floor(math.log10(size)) if huge else 1.0
         most = most_replicas(space, k) if space.problem.limits.spare_replicas == 0 else math.inf
-        form.replicas.append(model.variable(f"replicas {pool.id} {k}", upper=most if most < 1e6 else math.inf,
-                                            integer=not huge, scale=scale))
+        form.replicas.append(
+            model.variable(
+                f"replicas {pool.id} {k}",
+                upper=most if most < 1e6 else math.inf,
+                integer=not huge,
+                scale=scale,
+            )
+        )
     for index, offer in enumerate(space.offers):
         used = any(index == i for placement in space.placements for i, _ in placement.offers)
         if used and offer.node_gpus > 1:

@@ -44,7 +44,13 @@ class LinearModel:
     objective: dict[int, float] = field(default_factory=dict)
 
     def variable(
-        self, name: str, *, lower: float = 0.0, upper: float = INFINITY, integer: bool = False, scale: float = 1.0
+        self,
+        name: str,
+        *,
+        lower: float = 0.0,
+        upper: float = INFINITY,
+        integer: bool = False,
+        scale: float = 1.0,
     ) -> int:
         """Add a column and return its index."""
         self.variables.append(Variable(name, lower, upper, integer, scale))

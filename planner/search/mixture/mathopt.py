@@ -31,7 +31,11 @@ def solve_with_mathopt(
     def work() -> LinearSolution:
         stop = interrupter if solver == "cp-sat" else None  # SCIP complains on stderr, HiGHS takes none
         result = mathopt.solve(
-            built.model, engine, params=parameters(solver, limits, built.scale), model_params=extras, interrupter=stop
+            built.model,
+            engine,
+            params=parameters(solver, limits, built.scale),
+            model_params=extras,
+            interrupter=stop,
         )
         return built.read(result, solver)
 
@@ -50,7 +54,11 @@ def parameters(solver: str, limits: SolverLimits, objective_scale: float = 1.0) 
     if limits.nodes is not None and solver in ("highs", "scip"):
         options.node_limit = limits.nodes
     if solver == "highs":
-        for name in ("mip_feasibility_tolerance", "primal_feasibility_tolerance", "dual_feasibility_tolerance"):
+        for name in (
+            "mip_feasibility_tolerance",
+            "primal_feasibility_tolerance",
+            "dual_feasibility_tolerance",
+        ):
             options.highs.double_options[name] = TOLERANCE
         options.highs.string_options["parallel"] = "off"  # MathOpt's own thread option is broken for HiGHS
     elif solver == "scip":
@@ -84,7 +92,9 @@ class MathOptModel:
             factor = row_scale(row, source.variables)
             added = self.model.add_linear_constraint(lb=row.lower * factor, ub=row.upper * factor)
             for index, coefficient in row.terms.items():
-                added.set_coefficient(self.columns[index], coefficient * factor * source.variables[index].scale)
+                added.set_coefficient(
+                    self.columns[index], coefficient * factor * source.variables[index].scale
+                )
             self.rows.append(added)
             self.row_scales.append(factor)
         self.scale = 1.0

@@ -37,7 +37,8 @@ def pareto_front(
         return ()
     front = [_point(start, first, second)]
     least = _least(problem, first, second, options)
-    step = (front[0].second - least) / (points - 1)
+    steps = points if first is Goal.THROUGHPUT else points - 1  # a fleet for nothing is no point of the front
+    step = (front[0].second - least) / steps
     while step > 1e-9 * max(abs(front[0].second), 1e-300) and len(front) < points:
         cap = min(front[-1].second - 1e-6 * abs(front[0].second), front[0].second - step * len(front))
         cap = max(cap, least)

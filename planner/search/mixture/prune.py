@@ -28,8 +28,14 @@ def undominated(problem: MixtureProblem) -> tuple[Template, ...]:
         if not any(_dominates(other, candidate, problem.offers) for other in kept):
             kept.append(candidate)
     # A larger template may dominate an equally large one that was kept before it.
-    final = [t for t in kept if not any(o is not t and _dominates(o, t, problem.offers) and not _dominates(
-        t, o, problem.offers) for o in kept)]
+    final = [
+        t
+        for t in kept
+        if not any(
+            o is not t and _dominates(o, t, problem.offers) and not _dominates(t, o, problem.offers)
+            for o in kept
+        )
+    ]
     order = {t.id: i for i, t in enumerate(problem.templates)}
     return tuple(sorted(final, key=lambda t: order[t.id]))
 

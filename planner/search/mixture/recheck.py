@@ -60,7 +60,9 @@ def violations(checks: list[Check]) -> list[Check]:
     return [check for check in checks if not check.holds]
 
 
-def _sum(space: Space, plan: ExactPlan, w: int, roles: object, region: str | None = None, fabric: str | None = None) -> Fraction:
+def _sum(
+    space: Space, plan: ExactPlan, w: int, roles: object, region: str | None = None, fabric: str | None = None
+) -> Fraction:
     total = Fraction(0)
     for p, pool in enumerate(space.pools):
         inside = region in (None, pool.region) and fabric in (None, pool.template.fabric)
@@ -79,7 +81,9 @@ def _demand(space: Space, plan: ExactPlan) -> Iterator[Check]:
         served = _sum(space, plan, w, LATE_ENTRY if request.prefilled else ENTRY)
         yield from _both("demand", request.id, served, plan.rate)
         if space.problem.slices is not None:
-            whole = all((s * space.problem.slices).denominator == 1 for (_, q), s in plan.share.items() if q == w)
+            whole = all(
+                (s * space.problem.slices).denominator == 1 for (_, q), s in plan.share.items() if q == w
+            )
             yield Check("slices", request.id, Fraction(0 if whole else 1), Fraction(0))
 
 
@@ -157,7 +161,12 @@ def _inventory(space: Space, plan: ExactPlan) -> Iterator[Check]:
         if offer.available is not None:
             yield Check("inventory", offer.id, Fraction(rented), Fraction(offer.available))
         if index in plan.nodes:
-            yield Check("node packing", offer.id, Fraction(nodes_taken(space, plan, index)), Fraction(plan.nodes[index]))
+            yield Check(
+                "node packing",
+                offer.id,
+                Fraction(nodes_taken(space, plan, index)),
+                Fraction(plan.nodes[index]),
+            )
 
 
 def _totals(space: Space, plan: ExactPlan) -> Iterator[Check]:

@@ -81,7 +81,12 @@ class Search:
     """Best plan and best bound for one goal of one formulation."""
 
     def __init__(
-        self, form: Formulation, goal: Goal, options: SolveOptions, deadline: float, caps: Mapping[Goal, Fraction]
+        self,
+        form: Formulation,
+        goal: Goal,
+        options: SolveOptions,
+        deadline: float,
+        caps: Mapping[Goal, Fraction],
     ) -> None:
         """``caps`` are upper limits of other goals' minimised values; the model has them as rows already."""
         self.form, self.goal, self.options, self.deadline = form, goal, options, deadline
@@ -113,7 +118,8 @@ class Search:
         found = solve_linear(self.form.model, "glop", self._limits())
         self.out.solvers.append("glop")
         if found.status in ("infeasible", "unbounded"):
-            self.out.status = found.status
+            # Serving nothing is always allowed, so throughput can only be without bound.
+            self.out.status = "unbounded" if self.goal is Goal.THROUGHPUT else found.status
             return False
         self._bound(found.bound if found.status == "optimal" else -math.inf)
         if found.values is not None:

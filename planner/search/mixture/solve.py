@@ -50,10 +50,10 @@ def solve_mixture(
     seconds = time.monotonic() - started
     certificates = tuple(_certificate(goal, out, options, seconds) for goal, out in outcomes)
     last = outcomes[-1][1]
+    serves_nothing = first.status == "optimal" and problem.goals[0] is Goal.THROUGHPUT and first.value == 0
+    if first.status == "infeasible" or serves_nothing:
+        return MixtureResult("infeasible", None, certificates, *explain_infeasible(problem))
     if last.plan is None:
-        if first.status == "infeasible":
-            relax, shortfall = explain_infeasible(problem, options)
-            return MixtureResult("infeasible", None, certificates, relax, shortfall)
         return MixtureResult(first.status, None, certificates)
     plan = _published(form.space, last.plan, problem, reduced.merged)
     status = "optimal" if all(out.status == "optimal" for _, out in outcomes) else "feasible"
@@ -96,8 +96,8 @@ def _in_order(
 
 def _certificate(goal: Goal, out: Outcome, options: SolveOptions, seconds: Seconds) -> Certificate:
     sign = -1.0 if goal is Goal.THROUGHPUT else 1.0
-    value = None if out.value is None else float(out.value) * sign
-    bound = out.bound * sign if math.isfinite(out.bound) else None
+    value = None if out.value is None else float(out.value) * sign + 0.0  # no minus zero
+    bound = out.bound * sign + 0.0 if math.isfinite(out.bound) else None
     gap = relative_gap(value, bound) if value is not None and bound is not None else None
     return Certificate(
         objective=goal.value,
@@ -123,7 +123,9 @@ def _published(space: Space, plan: ExactPlan, problem: MixtureProblem, merged: M
             offers = {space.offers[o].gpu: space.offers[o].id for o, _ in placement.offers}
             template = pool.template
             replicas.append(
-                ReplicaCount(template.id, template.role, template.model, pool.region, offers, plan.replicas[k])
+                ReplicaCount(
+                    template.id, template.role, template.model, pool.region, offers, plan.replicas[k]
+                )
             )
     gpus = {o.id: gpus_rented(space, plan, i) for i, o in enumerate(space.offers)}
     return MixturePlan(
