@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_SHORT_LIST = 12
+_LONGEST_LINE = 400
+
 
 class PlannerError(Exception):
     """A failure that is reported in one line, with an optional hint, and a process exit code.
@@ -32,9 +35,13 @@ class UnknownNameError(InputError):
     """A model, GPU, engine or other name that no catalog knows; suggests near names (exit code 2)."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, listing: str | None = None) -> None:
+        known = list(known)
         near = difflib.get_close_matches(name.lower(), {k.lower(): k for k in known}, n=3, cutoff=0.5)
         parts = [f"did you mean {', '.join(near)}?"] if near else []
-        parts += [f"list them with: {listing}"] if listing else []
+        if listing:
+            parts.append(f"list them with: {listing}")
+        elif not near and len(known) <= _SHORT_LIST:
+            parts.append(f"one of: {', '.join(map(str, known))}")
         super().__init__(f"unknown {kind} {_shorten(name)!r}", hint=" ".join(parts) or None)
 
 
@@ -51,8 +58,9 @@ class ExportError(PlannerError):
 
 
 def _one_line(text: str) -> str:
-    """Collapse control characters and newlines, so that hostile names cannot break the one-line report."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Collapse control characters and newlines and cut what is endless, so that hostile input cannot break the
+    one-line report."""
+    return _shorten(" ".join("".join(c if c.isprintable() else " " for c in text).split()), _LONGEST_LINE)
 
 
 def _shorten(text: str, limit: int = 80) -> str:

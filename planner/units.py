@@ -27,8 +27,27 @@ MIB: Final = float(1 << 20)
 
 _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-zA-Zµ%/$]*)\s*", re.ASCII | re.IGNORECASE)
 
-_TIME: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
-_RATE: Final = {"/s": 1.0, "rps": 1.0, "req/s": 1.0, "/min": 1 / 60, "rpm": 1 / 60, "req/min": 1 / 60, "/h": 1 / 3600, "req/h": 1 / 3600}
+_TIME: Final = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "sec": 1.0,
+    "min": 60.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+_RATE: Final = {
+    "/s": 1.0,
+    "rps": 1.0,
+    "req/s": 1.0,
+    "/min": 1 / 60,
+    "rpm": 1 / 60,
+    "req/min": 1 / 60,
+    "/h": 1 / 3600,
+    "req/h": 1 / 3600,
+}
 _MONEY: Final = {"usd/h": 1.0, "$/h": 1.0, "usd/hour": 1.0, "usd/day": 1 / 24, "usd/month": 1 / 730}
 _COUNT: Final = {"": 1.0, "k": 1e3, "m": 1e6}
 
@@ -44,7 +63,10 @@ def _parse(text: str, table: dict[str, float], what: str, example: str, *, posit
         raise InputError(f"{what}: {text!r} {problem}", hint=f"for example {example}")
     value = number * table[unit]
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
-        raise InputError(f"{what}: {text!r} must be {'above' if positive else 'at least'} zero", hint=f"for example {example}")
+        raise InputError(
+            f"{what}: {text!r} must be {'above' if positive else 'at least'} zero",
+            hint=f"for example {example}",
+        )
     return value
 
 
@@ -84,7 +106,12 @@ def format_duration(seconds: Seconds) -> str:
     if not math.isfinite(seconds):
         return "inf"
     magnitude = abs(seconds)
-    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms"), (120.0, 1.0, "s"), (7200.0, 1 / 60, "min")):
+    for limit, factor, unit in (
+        (1e-3, 1e6, "us"),
+        (1.0, 1e3, "ms"),
+        (120.0, 1.0, "s"),
+        (7200.0, 1 / 60, "min"),
+    ):
         if magnitude < limit:
             return f"{_three(seconds * factor)} {unit}"
     return f"{_three(seconds / 3600)} h"

@@ -7,6 +7,7 @@ cannot disagree about the shape of a model.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -26,7 +27,8 @@ class Shard(StrEnum):
     """How tensor parallelism cuts a weight matrix over ``tp`` ranks.
 
     COLUMN: outputs are cut, tp ways. ROW: inputs are cut; partial sums need an all-reduce afterwards.
-    KV: outputs are cut by KV heads, and replicated once tp exceeds them. REPLICATED: every rank holds all of it.
+    KV: outputs are cut by KV heads, and replicated once tp exceeds them. REPLICATED: every rank holds all of
+    it.
     """
 
     COLUMN = "column"
@@ -63,11 +65,48 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class SparseIndexer:
+    """The light-weight scorer of sparse attention: picks ``top_k`` tokens of the context for each query.
+
+    ``shared``: the choice of an earlier layer is used again, so this layer has neither scorer weights nor
+    index keys.
+    """
+
+    heads: int
+    head_dim: int
+    top_k: int
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedContext:
+    """Cache entries that stand for ``ratio`` tokens each, for the whole context beside a window
+    (DeepSeek-V4).
+
+    ``top_k`` of them are attended (0: all), chosen by scoring ``index_heads`` heads against one index key of
+    ``index_dim`` per entry. ``projections``: the matrices that compress and score.
+    """
+
+    ratio: int
+    top_k: int = 0
+    index_heads: int = 0
+    index_dim: int = 0
+    projections: tuple[Linear, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Attention:
     """Softmax attention with grouped KV heads (MHA: kv_heads = heads; MQA: 1).
 
     ``window`` is the number of tokens a query sees (None: all); ``chunked`` means that the window is a fixed
-    block of positions (Llama 4) rather than sliding. ``output_gate`` doubles the query projection (Qwen3-Next).
+    block of positions (Llama 4) rather than sliding, and a window of 0 is cross-attention to tokens that are
+    not text (Llama 3.2 Vision). ``output_gate`` doubles the query projection (Qwen3-Next); ``query_rank`` > 0
+    factors it through that width (Step-3); ``output_rank`` > 0 factors the output in ``output_groups`` groups
+    of heads (DeepSeek-V4). Without a ``value_projection`` values are made from the key projection (Gemma 4);
+    if ``values_are_keys``, one cache entry serves both too (DeepSeek-V4). ``reuses_cache``: keys and values
+    come from an earlier layer. ``compressed``: what is kept beside the window; ``indexer``: which tokens of
+    the context are attended (MiniMax-M3). ``small_parameters``: q/k norms,
+    sinks.
     """
 
     heads: int
@@ -81,16 +120,14 @@ class Attention:
     output_bias: bool = False
     output_gate: bool = False
     query_rank: int = 0
+    output_rank: int = 0
+    output_groups: int = 1
+    value_projection: bool = True
+    values_are_keys: bool = False
+    reuses_cache: bool = False
+    compressed: CompressedContext | None = None
+    indexer: SparseIndexer | None = None
     small_parameters: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SparseIndexer:
-    """The light-weight scorer of DeepSeek sparse attention: picks ``top_k`` of the context for each query."""
-
-    heads: int
-    head_dim: int
-    top_k: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +148,8 @@ class LatentAttention:
 class LinearAttention:
     """Linear attention with a fixed recurrent state: gated delta rule, Lightning, Kimi delta attention.
 
-    State per sequence: value_heads * key_dim * value_dim elements plus a convolution tail of ``conv_channels * (conv_kernel-1)``.
+    State per sequence: value_heads * key_dim * value_dim elements plus a convolution tail of ``conv_channels
+    * (conv_kernel-1)``.
     """
 
     key_heads: int
@@ -150,10 +188,11 @@ class DenseFfn:
 
 @dataclass(frozen=True, slots=True)
 class MoeFfn:
-    """Routed experts with ``top_k`` active per token, and shared experts of total width ``shared_width`` on every token.
+    """Routed experts with ``top_k`` active per token, and shared experts of total width ``shared_width`` on
+    every token.
 
-    ``zero_experts`` are router targets that compute nothing (LongCat); ``latent`` is a narrower width at which
-    experts work when the block projects down first (Nemotron-3 Super), else 0.
+    ``zero_experts`` are router targets that compute nothing (LongCat); ``latent`` is a narrower width at
+    which experts work when the block projects down first (Nemotron-3 Super), else 0.
     """
 
     experts: int
@@ -174,7 +213,8 @@ Ffn = DenseFfn | MoeFfn
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One transformer block. Either half may be absent (Nemotron-H, pruned Nemotron-NAS). ``small_parameters``: norms etc."""
+    """One transformer block. Either half may be absent (Nemotron-H, pruned Nemotron-NAS).
+    ``small_parameters``: norms etc."""
 
     mixer: Mixer | None
     ffn: Ffn | None
@@ -183,7 +223,8 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
-    """Equal layers, counted. Order inside the model does not matter to time or memory except under pipeline parallelism."""
+    """Equal layers, counted. Order inside the model does not matter to time or memory except under pipeline
+    parallelism."""
 
     layer: Layer
     count: int
@@ -191,7 +232,8 @@ class LayerGroup:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The precision that the published weights have: format by part (see precision.py), and the KV cache they ask for."""
+    """The precision that the published weights have: format by part (see precision.py), and the KV cache they
+    ask for."""
 
     weights: str = "bf16"
     parts: tuple[tuple[Part, str], ...] = ()
@@ -200,7 +242,13 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A language model. ``layers`` holds every layer in order; MTP layers and vision parts are counted apart."""
+    """A language model. ``layers`` holds every layer in order; MTP layers and vision parts are counted apart.
+
+    A block whose two mixers work side by side (Falcon-H1) is two layers, the first without a feed-forward
+    half, and a shortcut MoE (LongCat) is a layer without a mixer. ``positions`` learned position embeddings
+    of width ``hidden`` (GPT-2, OPT) count in the total but not as active. ``extra_parameters``: final norm,
+    head bias and the like.
+    """
 
     id: str
     architecture: str
@@ -208,6 +256,7 @@ class Model:
     vocab: int
     layers: tuple[Layer, ...]
     tied_embeddings: bool = False
+    positions: int = 0
     extra_parameters: int = 0
     mtp_layers: tuple[Layer, ...] = ()
     mtp_extra_parameters: int = 0
@@ -215,3 +264,8 @@ class Model:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     aliases: tuple[str, ...] = ()
     source: str = ""
+
+    @property
+    def groups(self) -> tuple[LayerGroup, ...]:
+        """Equal layers counted, in order of first appearance."""
+        return tuple(LayerGroup(layer, count) for layer, count in Counter(self.layers).items())

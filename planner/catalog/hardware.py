@@ -45,14 +45,17 @@ class Accelerator:
     family : key of the efficiency profile (``hopper``, ``blackwell``, ``ampere``, ``ada``, ``cdna3`` ...).
     memory : usable bytes as the driver reports them.
     memory_bandwidth : bytes/s, datasheet peak.
-    flops : dense peak FLOP/s by math type: ``bf16``, ``fp16``, ``fp8``, ``fp4``, ``int8``, ``fp32``. Absent = no hardware support.
+    flops : dense peak FLOP/s by math type: ``bf16``, ``fp16``, ``fp8``, ``fp4``, ``int8``, ``fp32``.
+        Absent = no hardware support.
     compute_units : SMs, CUs or cores; the grain of wave quantisation.
     l2 : bytes of last-level on-chip cache (0 = unknown).
     scale_up : interconnect inside the domain.
     network_bandwidth : bytes/s per GPU and direction to other domains in the usual node (NIC).
     gpus_per_node : GPUs of the usual node.
     power : board power limit in watts (0 = unknown).
-    sources : source by field.
+    confidence : how sure the values are: ``high``, ``medium``, ``low``; ``user`` in a user's own file.
+    sources : source by field name; ``all`` covers the fields without one of their own.
+    announced : figures from before the release, or of a part that was never broadly shipped.
     """
 
     id: str
@@ -73,6 +76,7 @@ class Accelerator:
     confidence: str = "medium"
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
+    announced: bool = False
 
     def peak(self, math: str) -> FlopPerSecond:
         """Dense FLOP/s for ``math``; a type that the hardware lacks runs at the next wider one it has.
@@ -97,7 +101,14 @@ _FALLBACK: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A server or instance type: which GPUs, how many, and its network."""
+    """A server or instance type: which GPUs, how many, and its network.
+
+    Attributes
+    ----------
+    network_bandwidth : bytes/s per direction of all NICs of the node together.
+    fabric : network between nodes, an id in the catalog of fabrics.
+    scale_up_domain : GPUs that reach each other over the scale-up fabric (72 in a rack of 4-GPU trays).
+    """
 
     id: str
     provider: str
@@ -112,7 +123,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """An interconnect technology: datasheet bandwidth, start latency and the share that collectives reach."""
+    """An interconnect technology: datasheet bandwidth, latencies and the share that collectives reach.
+
+    Attributes
+    ----------
+    kind : ``scale-up`` (inside a node or rack) or ``scale-out`` (network).
+    bandwidth : bytes/s per direction; per GPU of a scale-up fabric, per port of a network.
+    latency : seconds that each step of a ring (or each network hop) adds before its first byte.
+    achieved_fraction : share of ``bandwidth`` that large ring collectives sustain.
+    call_latency : seconds that each collective call adds once (launch, synchronisation).
+    in_network_fraction : the same share for an all-reduce done by the switch; 0 = the switch does not reduce.
+    """
 
     id: str
     kind: str
@@ -120,11 +141,21 @@ class Fabric:
     latency: Seconds
     achieved_fraction: float
     source: str
+    call_latency: Seconds = 0.0
+    in_network_fraction: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A dated price of one GPU. ``term`` is on-demand, spot, reserved-1y or reserved-3y."""
+    """A dated price of one GPU.
+
+    Attributes
+    ----------
+    term : ``on-demand``, ``spot``, ``reserved-1y`` or ``reserved-3y``.
+    usd_per_gpu_hour : US dollars per accelerator and hour, its share of the host included.
+    date : when the price held, ``2026-07-20``, ``2026-07`` or ``2026`` as exactly as the source says.
+    own : from a user's catalog; a reference price prefers these.
+    """
 
     provider: str
     instance: str
@@ -135,3 +166,4 @@ class Price:
     region: str
     date: str
     source: str
+    own: bool = False

@@ -1,0 +1,1 @@
+"""Operators and an accelerator become seconds: pure functions on arrays, no I/O."""

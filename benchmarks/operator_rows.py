@@ -1,0 +1,251 @@
+"""Rows of ../shared/measured/ops on serving shapes, and what the operator costs predict for them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from planner.catalog.hardware import Accelerator
+from planner.catalog.load import load_hardware
+from planner.cost.attention import (
+    attention_decode_seconds,
+    attention_prefill_seconds,
+    latent_decode_seconds,
+    latent_prefill_seconds,
+)
+from planner.cost.collective import (
+    Topology,
+    all_gather_seconds,
+    all_reduce_seconds,
+    all_to_all_seconds,
+    reduce_scatter_seconds,
+)
+from planner.cost.efficiency import Efficiency
+from planner.cost.elementwise import elementwise_seconds
+from planner.cost.gemm import gemm_seconds
+from planner.cost.moe import experts_seconds
+
+OPS = Path(__file__).resolve().parents[2] / "shared" / "measured" / "ops"
+CATALOG_ID = {
+    "A100-SXM-80GB": "a100-sxm-80gb",
+    "H100-SXM": "h100-sxm",
+    "B200": "b200-sxm",
+    "GB200": "gb200",
+    "L40S": "l40s",
+}
+KV_BYTES = {"bfloat16": 2.0, "fp8": 1.0}
+NO_WINDOW = 1e9
+COLLECTIVES = {
+    "all_gather": all_gather_seconds,
+    "reduce_scatter": reduce_scatter_seconds,
+    "alltoall": all_to_all_seconds,
+}
+GEMM_TYPE = {"gemm.bf16": "bfloat16", "gemm.fp8": "fp8", "gemm.fp8_block": "fp8_block", "gemm.fp4": "nvfp4"}
+# trtllm-gen's minimum-latency kernel takes over only at small batch in practice: fitted without it.
+MOE_TYPE = {"moe.bf16": "bfloat16", "moe.fp8": "fp8", "moe.fp8_block": "fp8_block", "moe.fp4": "nvfp4"}
+SKIP_KERNELS = ("moe_torch_flow_min_latency",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Columns of one operator on one GPU; ``kind`` names the operator."""
+
+    kind: str
+    columns: dict[str, np.ndarray]
+    seconds: np.ndarray
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.columns[name]
+
+    def take(self, index: np.ndarray) -> Rows:
+        """The rows at ``index``."""
+        return Rows(self.kind, {k: v[index] for k, v in self.columns.items()}, self.seconds[index])
+
+    def sample(self, count: int) -> Rows:
+        """At most ``count`` rows, always the same ones."""
+        order = np.random.default_rng(0).permutation(len(self.seconds))[:count]
+        return self.take(np.sort(order))
+
+
+@lru_cache(maxsize=1)
+def _catalog() -> dict[str, Accelerator]:
+    hardware = load_hardware()
+    return {gpu: hardware.accelerators[name] for gpu, name in CATALOG_ID.items()}
+
+
+def accelerator(gpu: str) -> Accelerator:
+    """Datasheet facts of a measured GPU."""
+    return _catalog()[gpu]
+
+
+def family(gpu: str) -> str:
+    """Efficiency family of a measured GPU."""
+    return accelerator(gpu).family
+
+
+@lru_cache(maxsize=16)
+def _table(name: str) -> list[dict[str, str]]:
+    with (OPS / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _keep(kind: str, row: dict[str, str]) -> bool:
+    """Whether a row is a serving shape of operator ``kind``."""
+    if kind.startswith("gemm"):
+        return row["dtype"] == GEMM_TYPE[kind] and int(row["n"]) >= 512 and int(row["k"]) >= 512
+    if kind.startswith("moe"):
+        return row["dtype"] == MOE_TYPE[kind] and row["kernel"] not in SKIP_KERNELS
+    if kind in ("collective", "custom"):
+        prefix = "nccl-2" if kind == "collective" else "custom"
+        return row["impl"].startswith(prefix) and row["nodes"] == "1" and int(row["bytes"]) >= 8192
+    if kind.startswith("latent") and row["kv_dtype"] != "bfloat16":
+        return False
+    return int(row["seq"]) >= (128 if kind.endswith("prefill") else 256)
+
+
+FILES = {"prefill": "attention_prefill", "decode": "attention_decode", "latent_prefill": "mla_prefill",
+         "latent_decode": "mla_decode", "collective": "collective", "custom": "collective"}  # fmt: skip
+
+
+def _column(values: list[str]) -> np.ndarray:
+    try:
+        return np.array([float(value) for value in values])
+    except ValueError:
+        return np.array(values)
+
+
+def load_rows(kind: str) -> dict[str, Rows]:
+    """Rows of one operator by GPU."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for row in _table(FILES.get(kind, kind.split(".")[0])):
+        if row["gpu"] in CATALOG_ID and _keep(kind, row):
+            groups.setdefault(row["gpu"], []).append(row)
+    result = {}
+    for gpu, rows in sorted(groups.items()):
+        columns = {name: _column([row[name] for row in rows]) for name in rows[0]}
+        if kind.startswith("moe"):
+            columns["rows"], columns["active"] = routed(columns)
+        result[gpu] = Rows(kind, columns, columns["latency_us"] * 1e-6)
+    return result
+
+
+def _draw(tokens: float, top_k: float, experts: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
+    """Tokens per expert as aiconfigurator's collector draws them: a truncated power law, 12 draws."""
+    low, high = (1.0, tokens * 0.8) if tokens * top_k > experts else (0.01, 2.0)
+    high = max(high, low * 1.01)
+    power = 1.0 - alpha
+    x = ((high**power - low**power) * rng.random((12, experts)) + low**power) ** (1.0 / power)
+    return np.round(np.minimum(x / x.sum(1, keepdims=True) * tokens * top_k, tokens))
+
+
+@lru_cache(maxsize=8192)
+def _loaded_rank(tokens: float, top_k: float, experts: float, ep: float, distribution: str) -> tuple[float, float]:
+    local = int(experts // ep)
+    if distribution == "balanced":
+        rows = tokens * top_k / ep
+        return rows, max(1.0, min(local, rows))
+    seed = int(tokens * 31 + top_k * 7 + experts * 3 + ep)
+    counts = _draw(tokens, top_k, int(experts), float(distribution.split("_")[-1]), np.random.default_rng(seed))
+    ranks = counts.reshape(len(counts), int(ep), local)
+    worst = ranks[np.arange(len(counts)), ranks.sum(2).argmax(1)]
+    return max(float(worst.sum(1).mean()), 0.5), max(float((worst > 0).sum(1).mean()), 0.5)
+
+
+def routed(columns: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and active experts of the most loaded rank, from the distribution that the source names."""
+    names = ("tokens", "topk", "num_experts", "ep", "distribution")
+    pairs = [_loaded_rank(*key) for key in zip(*(columns[name].tolist() for name in names), strict=True)]
+    found = np.array(pairs)
+    return found[:, 0], found[:, 1]
+
+
+def _by(rows: Rows, names: tuple[str, ...]) -> list[np.ndarray]:
+    """Index groups of rows that agree in ``names``."""
+    keys = np.array(["|".join(map(str, key)) for key in zip(*(rows[name].tolist() for name in names), strict=True)])
+    return [np.flatnonzero(keys == key) for key in np.unique(keys)]
+
+
+def _prefill(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
+    device = accelerator(gpu)
+    dim, kv_bytes = float(rows["head_dim"][0]), KV_BYTES[rows["kv_dtype"][0]]
+    # With an 8-bit cache TensorRT-LLM runs 8-bit math on Hopper and Blackwell: rows labelled bf16 with fp8
+    # KV exceed the 16-bit peak there (B200: 1,297 against 1,042 TFLOP/s at head size 128) and equal fp8 rows.
+    narrow = rows["dtype"][0] == "fp8" or (kv_bytes < 2 and device.family in ("hopper", "blackwell"))
+    window = np.where(rows["window"] > 0, rows["window"], NO_WINDOW)
+    q, s, h, kv = rows["seq"], rows["batch"], rows["n_heads"], rows["n_kv_heads"]
+    seconds = attention_prefill_seconds(
+        q, 0.0, s, h, kv, dim, dim, math="fp8" if narrow else "bf16", kv_bytes=kv_bytes, window=window,
+        accelerator=device, efficiency=efficiency, cache_hot=True,
+    )  # fmt: skip
+    if "trtllm" in str(rows["framework"][0]):  # these rows include rotary embedding and the KV write
+        moved = s * q * dim * (2.0 * (h + 2.0 * kv) + 2.0 * h + 2.0 * kv * kv_bytes)
+        seconds = seconds + elementwise_seconds(moved, accelerator=device, efficiency=efficiency, cache_hot=True)
+    return seconds
+
+
+def _decode(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
+    dim = float(rows["head_dim"][0])
+    window = np.where(rows["window"] > 0, rows["window"], NO_WINDOW)
+    return attention_decode_seconds(
+        rows["batch"], rows["seq"], rows["n_heads"], rows["n_kv_heads"], dim, dim, window=window,
+        kv_bytes=KV_BYTES[rows["kv_dtype"][0]], accelerator=accelerator(gpu), efficiency=efficiency, cache_hot=True,
+        widest_group=32.0 if "trtllm" in str(rows["framework"][0]) else None,
+    )  # fmt: skip
+
+
+def _latent(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
+    kv_bytes = KV_BYTES[rows["kv_dtype"][0]]
+    if rows.kind == "latent_decode":
+        return latent_decode_seconds(
+            rows["batch"], rows["seq"], rows["n_heads"], 512.0, 64.0, kv_bytes=kv_bytes,
+            accelerator=accelerator(gpu), efficiency=efficiency, cache_hot=True,
+        )  # fmt: skip
+    return latent_prefill_seconds(
+        rows["seq"], 0.0, rows["batch"], rows["n_heads"], nope_dim=128.0, rope_dim=64.0, value_dim=128.0,
+        kv_bytes=kv_bytes, accelerator=accelerator(gpu), efficiency=efficiency, cache_hot=True,
+    )  # fmt: skip
+
+
+def _moe(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
+    imbalance = rows["rows"] * rows["ep"] / (rows["tokens"] * rows["topk"])
+    return experts_seconds(
+        rows["tokens"], rows["hidden"], rows["inter"], rows["num_experts"], rows["topk"], ep=rows["ep"],
+        tp=rows["tp"], gated=bool(rows["gated"][0]), math=rows.kind.split(".")[1], imbalance=imbalance,
+        active=rows["active"], accelerator=accelerator(gpu), efficiency=efficiency, cache_hot=True,
+    )  # fmt: skip
+
+
+def _collective(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
+    topology = Topology.of(accelerator(gpu))
+    op = str(rows["op"][0])
+    if op == "all_reduce":
+        return all_reduce_seconds(
+            rows["bytes"], rows["n_gpus"], topology=topology, efficiency=efficiency, custom_kernel=rows.kind == "custom"
+        )
+    return COLLECTIVES[op](rows["bytes"], rows["n_gpus"], topology=topology, efficiency=efficiency)
+
+
+def predict(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
+    """Predicted seconds of every row."""
+    kind = rows.kind
+    if kind.startswith("gemm"):
+        return gemm_seconds(
+            rows["m"], rows["n"], rows["k"], math=kind.split(".")[1], accelerator=accelerator(gpu),
+            efficiency=efficiency, cache_hot=True,
+        )  # fmt: skip
+    function, names = {
+        "prefill": (_prefill, ("dtype", "kv_dtype", "head_dim", "framework")),
+        "decode": (_decode, ("kv_dtype", "head_dim", "framework")),
+        "latent_prefill": (_latent, ("kv_dtype",)),
+        "latent_decode": (_latent, ("kv_dtype",)),
+        "collective": (_collective, ("op",)),
+        "custom": (_collective, ("op",)),
+    }.get(kind, (_moe, ("gated",)))
+    seconds = np.empty(len(rows.seconds))
+    for index in _by(rows, names):
+        seconds[index] = function(rows.take(index), gpu, efficiency)
+    return seconds

@@ -1,0 +1,355 @@
+"""The command line: parse, one call into planner, print. No domain logic.
+
+Heavy modules are imported inside the commands, so that ``planner --help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from planner.errors import InputError, PlannerError
+from planner.version import __version__
+
+app = typer.Typer(
+    name="planner",
+    help="Plan how to serve a large language model: which GPUs, how many, split how, at what cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+catalog_app = typer.Typer(
+    help="What is known of GPUs, nodes, models, engines and prices, with sources.", no_args_is_help=True
+)
+app.add_typer(catalog_app, name="catalog")
+
+ModelArg = Annotated[
+    str,
+    typer.Argument(
+        help="Catalog name, alias, or path of a Hugging Face config.json or its folder.", show_default=False
+    ),
+]
+PlanArg = Annotated[Path, typer.Argument(help="File written by planner search --out.", show_default=False)]
+RankOption = Annotated[int, typer.Option("--plan", help="Rank of the plan in the file.")]
+OutputOption = Annotated[str, typer.Option("--output", "-o", help="table, json, yaml, csv or md.")]
+OutOption = Annotated[
+    list[Path] | None,
+    typer.Option("--out", help="Also write here; the suffix decides the format. Repeatable."),
+]
+CatalogOption = Annotated[
+    list[Path] | None,
+    typer.Option("--catalog", help="Folder with your own GPUs, models, engines or prices. Repeatable."),
+]
+AssumeOption = Annotated[str | None, typer.Option("--assume-arch", help="Family to assume for an unknown model_type.")]
+IslOption = Annotated[str | None, typer.Option("--isl", help="Mean prompt tokens, for example 4000 or 4k.")]
+OslOption = Annotated[str | None, typer.Option("--osl", help="Mean output tokens.")]
+ConcurrencyOption = Annotated[
+    float | None, typer.Option("--concurrency", help="Closed loop: requests in flight over all replicas.")
+]
+EngineOption = Annotated[str, typer.Option("--engine", help="Serving engine profile: vllm, sglang, trtllm ...")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"planner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Plan how to serve a large language model: which GPUs, how many, split how, at what cost."""
+
+
+@app.command()
+def search(
+    model: ModelArg,
+    fleet: Annotated[str, typer.Option("--fleet", help="GPUs there are: h100-sxm:16[,l40s:8].", show_default=False)],
+    isl: IslOption = None,
+    osl: OslOption = None,
+    rate: Annotated[str | None, typer.Option("--rate", help="Open loop: requests to carry, for example 20/s.")] = None,
+    concurrency: ConcurrencyOption = None,
+    prefix_hit: Annotated[str, typer.Option("--prefix-hit", help="Share of prompt tokens in the prefix cache.")] = "0",
+    ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, for example 500ms.")] = None,
+    tpot: Annotated[
+        str | None, typer.Option("--tpot", help="Limit on time per output token, for example 30ms.")
+    ] = None,
+    e2e: Annotated[str | None, typer.Option("--e2e", help="Limit on end-to-end time, for example 20s.")] = None,
+    percentile: Annotated[
+        str, typer.Option("--percentile", help="Where the limits hold: mean, p50, p90, p95, p99.")
+    ] = "p95",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective",
+            help="throughput, cost, latency, gpus or energy. Default: cost with --rate, else throughput.",
+        ),
+    ] = None,
+    modes: Annotated[
+        str, typer.Option("--modes", help="Kinds of deployment to consider, comma separated.")
+    ] = "aggregated",
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            help="Weight precisions, comma separated, or all. Default: the checkpoint's own, and fp8 where the GPU has it.",
+        ),
+    ] = None,
+    kv: Annotated[str | None, typer.Option("--kv", help="KV cache precisions: bf16, fp8.")] = None,
+    engine: EngineOption = "vllm",
+    budget: Annotated[str | None, typer.Option("--budget", help="Most to spend, for example 40usd/h.")] = None,
+    top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
+    output: OutputOption = "table",
+    out: OutOption = None,
+    catalog: CatalogOption = None,
+    assume_arch: AssumeOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Rank the plans that fit in memory and meet the latency targets.
+
+    With --rate: the cheapest plan that carries it. With neither --rate nor --concurrency: the plan with the most goodput.
+    """
+    from planner.api import search as run
+    from planner.report.emit import check_formats, emit_plans
+
+    check_formats(output, out)
+    job = _job(
+        model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit, ttft=ttft,
+        tpot=tpot, e2e=e2e, percentile=percentile, objective=objective, modes=modes, weights=weights, kv=kv, engine=engine,
+        budget=budget, top=top, seed=seed,
+    )  # fmt: skip
+    with _progress() as progress:
+        found = run(job, catalogs=_catalogs(catalog, assume_arch), progress=progress, argv=sys.argv[1:])
+    emit_plans(found, output, out)
+
+
+@app.command()
+def estimate(
+    model: Annotated[str | None, typer.Argument(help="Model, unless --from is given.", show_default=False)] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="GPU type.")] = None,
+    points: Annotated[
+        Path | None, typer.Option("--from", help="CSV of configurations; one prediction per row.")
+    ] = None,
+    tp: Annotated[int, typer.Option("--tp", help="Attention tensor-parallel width.", min=1)] = 1,
+    attention_dp: Annotated[int, typer.Option("--attention-dp", help="Attention data-parallel width.", min=1)] = 1,
+    pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.", min=1)] = 1,
+    ep: Annotated[int, typer.Option("--ep", help="Expert-parallel width.", min=1)] = 1,
+    replicas: Annotated[int, typer.Option("--replicas", help="Replicas.", min=1)] = 1,
+    weights: Annotated[str, typer.Option("--weights", help="Weight precision.")] = "bf16",
+    kv: Annotated[str | None, typer.Option("--kv", help="KV cache precision; default: the engine's.")] = None,
+    isl: IslOption = None,
+    osl: OslOption = None,
+    concurrency: ConcurrencyOption = None,
+    static: Annotated[bool, typer.Option("--static", help="One static batch instead of a closed loop.")] = False,
+    engine: EngineOption = "vllm",
+    output: OutputOption = "table",
+    out: OutOption = None,
+    catalog: CatalogOption = None,
+    assume_arch: AssumeOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Predict one fixed configuration with time by operator, or many from a CSV file."""
+    from planner.report.emit import check_formats, emit_predictions
+
+    catalogs = _catalogs(catalog, assume_arch)
+    if points is not None:
+        from planner.api import estimate as run
+        from planner.job.points import read_points
+
+        check_formats("csv" if output == "table" else output, out, allowed=("csv", "json"))
+        with _progress() as progress:
+            progress(f"reading {points}")
+            rows = read_points(points)
+            progress(f"{len(rows):,} configurations")
+            predictions = run(rows, catalogs=catalogs)
+        emit_predictions(predictions, "csv" if output == "table" else output, out)
+        return
+    from planner.report.single import SingleRequest, emit_single
+
+    check_formats(output, out, allowed=("table", "json"))
+    request = SingleRequest.checked(
+        model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
+        static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas,
+    )  # fmt: skip
+    emit_single(request, catalogs, output, out)
+
+
+@app.command()
+def explain(
+    plan: PlanArg,
+    rank: RankOption = 1,
+    output: OutputOption = "table",
+    out: OutOption = None,
+    catalog: CatalogOption = None,
+    assume_arch: AssumeOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Why this plan: time by operator, memory, rejected candidates by reason, what relaxing an SLO buys."""
+    from planner.plan import read_plan_file
+    from planner.report.emit import check_formats
+    from planner.report.explain import emit_explanation, explain_plan
+
+    check_formats(output, out, allowed=("table", "json"))
+    found = read_plan_file(plan)
+    with _progress() as progress:
+        explanation = explain_plan(found, rank, _catalogs(catalog, assume_arch), progress)
+    emit_explanation(explanation, output, out)
+
+
+@app.command()
+def schema(
+    what: Annotated[str, typer.Argument(help="plan (what search saves) or job (what it is asked).", show_default=False)],
+) -> None:
+    """Print the JSON Schema of a plan file or of a job."""
+    from planner.report.schema import json_schema
+
+    typer.echo(json_schema(what))
+
+
+@catalog_app.command("gpus")
+def catalog_gpus(
+    action: Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Name or alias.", show_default=False)] = None,
+    output: OutputOption = "table",
+    catalog: CatalogOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """List accelerators, or show one with the source of every value."""
+    from planner.report.listing import list_gpus, show_gpu
+
+    _list_or_show(
+        action, name, output, lambda: list_gpus(_catalogs(catalog)), lambda n: show_gpu(_catalogs(catalog), n)
+    )
+
+
+@catalog_app.command("models")
+def catalog_models(
+    action: Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Name, alias or config.json.", show_default=False)] = None,
+    output: OutputOption = "table",
+    catalog: CatalogOption = None,
+    assume_arch: AssumeOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """List models, or show one: parameters, KV cache per token, weight sizes."""
+    from planner.report.listing import list_models, show_model
+
+    catalogs = _catalogs(catalog, assume_arch)
+    _list_or_show(action, name, output, lambda: list_models(catalogs), lambda n: show_model(catalogs, n))
+
+
+@catalog_app.command("nodes")
+def catalog_nodes(output: OutputOption = "table", catalog: CatalogOption = None, debug: DebugOption = False) -> None:
+    """List servers and instance types with their networks."""
+    from planner.report.emit import emit_rows
+    from planner.report.listing import list_nodes
+
+    emit_rows(list_nodes(_catalogs(catalog)), output)
+
+
+@catalog_app.command("engines")
+def catalog_engines(output: OutputOption = "table", catalog: CatalogOption = None, debug: DebugOption = False) -> None:
+    """List serving engine profiles."""
+    from planner.report.emit import emit_rows
+    from planner.report.listing import list_engines
+
+    emit_rows(list_engines(_catalogs(catalog)), output)
+
+
+@catalog_app.command("prices")
+def catalog_prices(
+    gpu: Annotated[str | None, typer.Argument(help="Only this GPU.", show_default=False)] = None,
+    output: OutputOption = "table",
+    catalog: CatalogOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """List dated prices per GPU and hour with provider, region and source."""
+    from planner.report.emit import emit_rows
+    from planner.report.listing import list_prices
+
+    emit_rows(list_prices(_catalogs(catalog), gpu), output)
+
+
+def _list_or_show(action: str | None, name: str | None, output: str, listing: Any, show: Any) -> None:
+    from planner.report.emit import emit_record, emit_rows
+
+    if action is None:
+        emit_rows(listing(), output)
+    elif action == "show" and name:
+        emit_record(show(name), output)
+    elif name is None and action != "show":
+        emit_record(show(action), output)
+    else:
+        raise InputError(f"catalog: cannot read {action!r}", hint="planner catalog gpus show h100-sxm")
+
+
+def _catalogs(folders: list[Path] | None, assume: str | None = None) -> Any:
+    from planner.api import Catalogs
+
+    return Catalogs(tuple(folders or ()), assume)
+
+
+def _job(**options: Any) -> Any:
+    from planner.job.parse import parse_job
+
+    return parse_job(**options)
+
+
+def _progress() -> Any:
+    from planner.report.progress import progress
+
+    return progress()
+
+
+def main() -> None:
+    """Run the command line and turn failures into one line and the documented exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except PlannerError as failure:
+        _fail(str(failure), failure.hint, failure.exit_code)
+    except TyperException as failure:
+        message = failure.format_message() if hasattr(failure, "format_message") else str(failure)
+        _fail(
+            " ".join(message.split()),
+            "planner --help, planner COMMAND --help",
+            getattr(failure, "exit_code", 2),
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", None, 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as failure:
+        if "--debug" in sys.argv:
+            raise
+        _fail(
+            f"a bug in planner: {type(failure).__name__}: {failure}",
+            "run again with --debug and report the traceback",
+            70,
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, hint: str | None, code: int) -> None:
+    if "--debug" in sys.argv and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    typer.echo(f"error: {message}", err=True)
+    if hint:
+        typer.echo(f"hint: {hint}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""A job: everything that a search is asked, validated once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from planner.job.fleet import Fleet
+from planner.job.slo import Slo
+from planner.job.workload import Workload
+
+Objective = Literal["throughput", "cost", "latency", "gpus", "energy"]
+Mode = Literal["aggregated", "pd", "af"]
+OBJECTIVES: tuple[Objective, ...] = ("throughput", "cost", "latency", "gpus", "energy")
+
+
+class Job(BaseModel):
+    """One planning question.
+
+    Attributes
+    ----------
+    model : catalog name or path of a config.json, as the user wrote it.
+    weights, kv : precisions to consider; empty means what the model and the hardware allow.
+    budget : upper limit on the price in US dollars per hour, or None.
+    max_gpus_per_replica : bound of the layout search, or None for the fleet size.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    fleet: Fleet
+    workload: Workload
+    slo: Slo = Slo()
+    objective: Objective | None = None
+    modes: tuple[Mode, ...] = ("aggregated",)
+    weights: tuple[str, ...] = ()
+    kv: tuple[str, ...] = ()
+    engine: str = "vllm"
+    budget: float | None = Field(default=None, gt=0)
+    top: int = Field(default=5, ge=1, le=1000)
+    seed: int = 0
+    max_gpus_per_replica: int | None = Field(default=None, ge=1)

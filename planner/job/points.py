@@ -1,0 +1,153 @@
+"""Fixed configurations to predict, one per row of a CSV file (``planner estimate --from``)."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from planner.errors import InputError
+
+REQUIRED = ("id", "model", "gpu", "mode", "isl", "osl", "concurrency")
+OUTPUT = (
+    "id",
+    "status",
+    "reason",
+    "ttft_ms",
+    "tpot_ms",
+    "output_tok_s_per_gpu",
+    "e2e_latency_ms",
+    "memory_gib_per_gpu",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPoint:
+    """Workers of one role and the layout of each."""
+
+    workers: int = 1
+    tp: int = 1
+    pp: int = 1
+    attention_dp: int = 1
+    ep: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all workers."""
+        return self.workers * self.tp * self.pp * self.attention_dp
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One configuration under one load. Lengths are means in tokens; ``concurrency`` is over the whole deployment.
+
+    ``problem`` is set instead of raising, so that one bad row does not stop the others.
+    """
+
+    id: str
+    model: str = ""
+    gpu: str = ""
+    weights: str = ""
+    kv: str = ""
+    engine: str = ""
+    engine_version: str = ""
+    date: str = ""
+    mode: str = "aggregated"
+    concurrency: float = 1.0
+    isl: float = 1.0
+    osl: float = 1.0
+    pool: PoolPoint = PoolPoint()
+    prefill: PoolPoint | None = None
+    decode: PoolPoint | None = None
+    statistic: str = "mean"
+    extra: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def read_points(path: Path) -> list[Point]:
+    """Read every row; unknown and measured columns are ignored. Raises InputError for an unusable file."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return list(parse_points(stream, path.name))
+    except (OSError, UnicodeDecodeError, csv.Error) as problem:
+        raise InputError(f"{path}: cannot read points: {problem}", hint="a CSV file with a header row") from None
+
+
+def parse_points(lines: Iterable[str], where: str) -> Iterator[Point]:
+    """Turn CSV lines into points, in order."""
+    reader = csv.DictReader(lines)
+    missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+    if missing:
+        raise InputError(f"{where}: no column {', '.join(missing)}", hint=f"needed: {', '.join(REQUIRED)}")
+    for number, row in enumerate(reader, start=2):
+        yield _point(
+            {k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)},
+            number,
+        )
+
+
+def _point(row: Mapping[str, str], line: int) -> Point:
+    name = row.get("id") or f"line {line}"
+    try:
+        pd = row["mode"] == "pd"
+        return Point(
+            id=name,
+            model=row["model"],
+            gpu=row["gpu"],
+            weights=row.get("weights", "").lower(),
+            kv=row.get("kv", "").lower(),
+            engine=row.get("engine", "").lower(),
+            engine_version=row.get("engine_version", ""),
+            date=row.get("measured", ""),
+            mode=row["mode"],
+            concurrency=_number(row, "concurrency"),
+            isl=_number(row, "isl"),
+            osl=_number(row, "osl"),
+            pool=_pool(row, "", "replicas"),
+            prefill=_pool(row, "prefill_", "prefill_workers") if pd else None,
+            decode=_pool(row, "decode_", "decode_workers") if pd else None,
+            statistic="p50" if row.get("statistic") == "median" else "mean",
+            extra=row,
+        )
+    except ValueError as problem:
+        return Point(id=name, problem=str(problem))
+
+
+def _pool(row: Mapping[str, str], prefix: str, workers: str) -> PoolPoint:
+    return PoolPoint(
+        workers=_count(row, workers),
+        tp=_count(row, f"{prefix}tp"),
+        pp=_count(row, f"{prefix}pp"),
+        attention_dp=_count(row, f"{prefix}attention_dp"),
+        ep=_count(row, f"{prefix}ep"),
+    )
+
+
+def _number(row: Mapping[str, str], column: str) -> float:
+    try:
+        value = float(row[column])
+    except ValueError:
+        raise ValueError(f"{column} {row[column]!r} is not a number") from None
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{column} is {row[column]!r}; it must be a finite number above zero")
+    return value
+
+
+def _count(row: Mapping[str, str], column: str) -> int:
+    if not row.get(column):
+        return 1
+    value = _number(row, column)
+    if value != int(value):
+        raise ValueError(f"{column} {row[column]!r} is not a whole number")
+    return int(value)
+
+
+def write_predictions(rows: Iterable[Mapping[str, object]], stream: IO[str]) -> None:
+    """Write prediction rows with the columns that scoring programs read; absent values stay empty."""
+    writer = csv.DictWriter(stream, OUTPUT, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if row.get(key) is None else row[key] for key in OUTPUT})

@@ -1,0 +1,336 @@
+"""The versioned Plan: the one thing that is saved, compared, simulated, explained and exported.
+
+``PlanFile`` is what ``planner search -o json`` prints. Its fields are a contract with other programs: they
+grow, they are
+not renamed. Units are in the names, because values leave the process here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from planner.errors import InputError
+from planner.job.job import Job
+from planner.search.ranking import Candidate, Outcome
+from planner.units import GIB
+from planner.version import __version__
+
+FORMAT_VERSION = "1.0"
+Role = Literal["aggregated", "prefill", "decode", "attention", "ffn"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Latency(_Model):
+    """Milliseconds at the mean and at percentiles."""
+
+    mean: float
+    p50: float
+    p90: float | None = None
+    p95: float
+    p99: float
+
+
+class Performance(_Model):
+    """What users of the deployment measure."""
+
+    output_tok_s: float
+    output_tok_s_per_gpu: float
+    request_rate: float
+    ttft_ms: Latency
+    tpot_ms: Latency
+    e2e_ms: Latency
+
+
+class PoolLayout(_Model):
+    """Split of one replica; see docs/architecture.md, contract 4."""
+
+    tp: int = Field(ge=1)
+    attention_dp: int = Field(ge=1)
+    pp: int = Field(ge=1)
+    ep: int = Field(ge=1)
+    cp: int = Field(ge=1)
+
+
+class PoolMemory(_Model):
+    """GiB (2^30 bytes) on the fullest single GPU; ``kv_gib`` at the running batch of the plan."""
+
+    weights_gib: float
+    kv_gib: float
+    activations_gib: float
+    capacity_gib: float
+
+
+class Pool(_Model):
+    """Equal replicas in one role on one GPU type."""
+
+    role: Role
+    gpu: str
+    replicas: int = Field(ge=1)
+    layout: PoolLayout
+    weights: str
+    kv: str
+    max_batch: int
+    running_batch: float
+    engine: str
+    memory: PoolMemory
+
+
+class Certificate(_Model):
+    """Proof of optimality within the space that was searched."""
+
+    objective: str
+    value: float
+    bound: float
+    gap: float
+    status: Literal["optimal", "feasible"]
+    solver: str
+
+
+class Plan(_Model):
+    """One deployable answer."""
+
+    rank: int
+    mode: Literal["aggregated", "pd", "af", "mixed"]
+    gpus: dict[str, int]
+    gpus_total: int
+    gpus_idle: int
+    cost_usd_per_hour: float | None
+    usd_per_million_output_tokens: float | None
+    predicted: Performance
+    simulated: Performance | None
+    pools: list[Pool]
+    certificate: Certificate
+    basis: Literal["modelled", "calibrated", "measured"]
+    band: dict[str, tuple[float, float]]
+
+
+class RejectedRow(_Model):
+    """Candidates that fell out for one reason, and the one that came nearest."""
+
+    reason: str
+    count: int
+    nearest: str
+
+
+class SearchInfo(_Model):
+    """How large the search was."""
+
+    candidates: int
+    operating_points: int
+    elapsed_s: float
+    rejected: list[RejectedRow]
+    pareto: list[dict[str, Any]]
+
+
+class Provenance(_Model):
+    """What the plan was made from: same inputs and seed give the same bytes apart from ``created`` and times."""
+
+    planner_version: str
+    catalog_sha256: str
+    model_sha256: str
+    seed: int
+    argv: list[str]
+    created: str
+
+
+class PlanFile(_Model):
+    """A saved search."""
+
+    format_version: str
+    job: dict[str, Any]
+    plans: list[Plan]
+    search: SearchInfo
+    provenance: Provenance
+
+    def plan(self, rank: int) -> Plan:
+        """Return the plan of a rank, 1 for the best. Raises InputError."""
+        for plan in self.plans:
+            if plan.rank == rank:
+                return plan
+        raise InputError(f"--plan {rank}: the file holds {len(self.plans)} plans", hint=f"1 to {len(self.plans)}")
+
+
+# Prediction bands, lowest and highest ratio to the prediction that held 80 % of measurements left out of the fit
+# (benchmarks/fit_engines.py); wider where nothing of the GPU family was measured.
+BANDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "calibrated": {"output_tok_s": (0.80, 1.22), "tpot_ms": (0.80, 1.25), "ttft_ms": (0.60, 1.60)},
+    "modelled": {"output_tok_s": (0.70, 1.35), "tpot_ms": (0.72, 1.45), "ttft_ms": (0.50, 2.00)},
+}
+
+
+def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str) -> Plan:
+    """Write a candidate down as a plan."""
+    replica = candidate.replica
+    predicted = _performance(candidate)
+    basis: Literal["modelled", "calibrated"] = "calibrated" if replica.efficiency.basis == "calibrated" else "modelled"
+    shown = {
+        "output_tok_s": predicted.output_tok_s,
+        "tpot_ms": getattr(predicted.tpot_ms, percentile, predicted.tpot_ms.mean),
+        "ttft_ms": getattr(predicted.ttft_ms, percentile, predicted.ttft_ms.mean),
+    }
+    return Plan(
+        rank=rank,
+        mode="aggregated",
+        gpus={replica.accelerator.id: candidate.gpus},
+        gpus_total=candidate.gpus,
+        gpus_idle=candidate.idle,
+        cost_usd_per_hour=_rounded(candidate.cost),
+        usd_per_million_output_tokens=_rounded(candidate.usd_per_million_tokens),
+        predicted=predicted,
+        simulated=None,
+        pools=[_pool(candidate)],
+        certificate=_certificate(candidate, outcome, percentile),
+        basis=basis,
+        band={k: (_round(v * BANDS[basis][k][0]), _round(v * BANDS[basis][k][1])) for k, v in shown.items()},
+    )
+
+
+def _pool(candidate: Candidate) -> Pool:
+    replica, layout = candidate.replica, candidate.layout
+    held = candidate.memory
+    return Pool(
+        role="aggregated",
+        gpu=replica.accelerator.id,
+        replicas=candidate.replicas,
+        layout=PoolLayout(**layout._asdict()),
+        weights=replica.weights,
+        kv=replica.kv,
+        max_batch=int(candidate.slots),
+        running_batch=_round(candidate.per_replica.batch),
+        engine=replica.engine.id,
+        memory=PoolMemory(
+            weights_gib=_round(held.weights / GIB),
+            kv_gib=_round(held.request * candidate.per_replica.batch / GIB),
+            activations_gib=_round(held.activations / GIB),
+            capacity_gib=_round(replica.accelerator.memory / GIB),
+        ),
+    )
+
+
+def _performance(candidate: Candidate) -> Performance:
+    m = candidate.per_replica
+
+    def latency(values: Mapping[str, float]) -> Latency:
+        return Latency(**{name: _round(value * 1e3) for name, value in values.items()})
+
+    return Performance(
+        output_tok_s=_round(candidate.output_rate),
+        output_tok_s_per_gpu=_round(candidate.output_rate / candidate.gpus),
+        request_rate=_round(candidate.rate),
+        ttft_ms=latency(m.ttft),
+        tpot_ms=latency(m.tpot),
+        e2e_ms=latency(m.e2e),
+    )
+
+
+def _certificate(candidate: Candidate, outcome: Outcome, percentile: str) -> Certificate:
+    """Every layout was evaluated, so the best value is its own bound; later ranks carry their distance to it."""
+    best = objective_value(outcome.ranked[0], outcome.objective, percentile)
+    value = objective_value(candidate, outcome.objective, percentile)
+    gap = abs(value - best) / max(abs(best), 1e-12)
+    return Certificate(
+        objective=outcome.objective, value=_round(value), bound=_round(best), gap=_round(gap),
+        status="optimal" if gap < 1e-9 else "feasible", solver="exhaustive enumeration",
+    )  # fmt: skip
+
+
+def objective_value(c: Candidate, objective: str, percentile: str) -> float:
+    """The number that the objective looks at, in the unit users read."""
+    values: dict[str, float | None] = {
+        "throughput": c.output_rate,
+        "cost": c.usd_per_million_tokens if c.usd_per_million_tokens is not None else float(c.gpus),
+        "latency": c.per_replica.e2e.get(percentile, c.per_replica.e2e["mean"]) * 1e3,
+        "gpus": float(c.gpus),
+        "energy": c.joules_per_token,
+    }
+    return float(values[objective] or 0.0)
+
+
+def plan_file(
+    job: Job, outcome: Outcome, *, elapsed: float, catalog_sha256: str, model_sha256: str, argv: Sequence[str]
+) -> PlanFile:
+    """Everything that a search found, ready to be saved."""
+    percentile = job.slo.percentile
+    plans = [plan_of(c, rank, outcome, percentile) for rank, c in enumerate(outcome.ranked[: job.top], start=1)]
+    return PlanFile(
+        format_version=FORMAT_VERSION,
+        job=job.model_dump(mode="json"),
+        plans=plans,
+        search=SearchInfo(
+            candidates=outcome.candidates,
+            operating_points=outcome.points,
+            elapsed_s=round(elapsed, 3),
+            rejected=[RejectedRow(reason=r, count=n, nearest=near) for r, n, near in outcome.rejections.rows()],
+            pareto=[_pareto_row(c, percentile) for c in outcome.frontier],
+        ),
+        provenance=Provenance(
+            planner_version=__version__,
+            catalog_sha256=catalog_sha256,
+            model_sha256=model_sha256,
+            seed=job.seed,
+            argv=list(argv),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        ),
+    )
+
+
+def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:
+    return {
+        "gpu": c.replica.accelerator.id,
+        "layout": str(c.layout),
+        "weights": c.replica.weights,
+        "output_tok_s_per_gpu": _round(c.output_rate / c.gpus),
+        "tok_s_per_user": _round(1 / c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])),
+    }
+
+
+def read_plan_file(path: Path) -> PlanFile:
+    """Read a saved search. Raises InputError when it is not one, or has an unknown major version."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not JSON", hint="a plan is what planner search --out plan.json writes") from None
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if not isinstance(version, str):
+        raise InputError(f"{path}: no format_version", hint="a plan is what planner search --out plan.json writes")
+    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        raise InputError(
+            f"{path}: format {version[:20]} is not understood", hint=f"this build reads {FORMAT_VERSION[0]}.x"
+        )
+    try:
+        return PlanFile.model_validate(data)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {where}: {first['msg']}") from None
+
+
+def to_json(file: BaseModel) -> str:
+    """Serialise with a fixed key order and two spaces."""
+    return json.dumps(file.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def sha256(text: str) -> str:
+    """Hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _round(value: float) -> float:
+    """Six significant digits: more would pretend, and last bits differ between machines."""
+    return float(f"{value:.6g}")
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else _round(value)

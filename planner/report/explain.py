@@ -1,0 +1,117 @@
+"""Why a plan: time by operator, memory, what rejected the others, and what relaxing a limit buys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from planner.api import Catalogs, replica_of_pool, search
+from planner.errors import PlannerError
+from planner.job.job import Job
+from planner.plan import Plan, PlanFile
+from planner.report.emit import emit
+from planner.report.formats import rows_text
+from planner.report.plans import layout_text, plan_rows
+from planner.report.single import operator_text, time_by_operator
+from planner.search.candidates import lengths_of
+from planner.serving.layout import Layout
+from planner.units import format_duration
+
+_RELAXATIONS = (1.1, 1.25, 1.5, 2.0)
+
+
+def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Recompute what decides a plan. Raises InputError for an unknown rank or names that the catalogs lack."""
+    plan = found.plan(rank)
+    pool = plan.pools[0]
+    job = Job.model_validate(found.job)
+    replica = replica_of_pool(job.model, pool, catalogs)
+    layout = Layout(pool.layout.tp, pool.layout.attention_dp, pool.layout.pp, pool.layout.ep, pool.layout.cp)
+    times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))
+    return {
+        "plan": plan_rows(found)[rank - 1],
+        "pool": f"{pool.replicas} x {layout_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, engine {pool.engine}",
+        "why": why(found, rank, job),
+        "memory": pool.memory.model_dump(),
+        "max_batch": pool.max_batch,
+        "running_batch": pool.running_batch,
+        **times,
+        "rejected": [row.model_dump() for row in found.search.rejected],
+        "relaxing": relaxing(job, found.plans[0], catalogs, progress),
+    }
+
+
+def why(found: PlanFile, rank: int, job: Job) -> list[str]:
+    """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the fleet."""
+    plan = found.plan(rank)
+    pool, percentile = plan.pools[0], job.slo.percentile
+    lines = []
+    for name, limit in job.slo.limits.items():
+        values = getattr(plan.predicted, f"{name}_ms")
+        used = getattr(values, percentile) / (limit * 1e3)
+        binding = "binds" if used > 0.97 else f"{used:.0%} used"
+        lines.append(f"{name} {percentile} {getattr(values, percentile):.4g} ms of {format_duration(limit)}: {binding}")
+    filled = pool.running_batch / max(pool.max_batch, 1)
+    lines.append(
+        f"KV cache holds {pool.max_batch} requests per attention rank, {pool.running_batch:.0f} run ({filled:.0%})"
+    )
+    if plan.gpus_idle:
+        lines.append(f"{plan.gpus_idle} GPUs idle")
+    return lines
+
+
+def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Search again with one limit loosened at a time: what the objective gains."""
+    rows = []
+    for name, limit in job.slo.limits.items():
+        for factor in _RELAXATIONS:
+            progress(f"relaxing {name} to {factor:g} times its limit")
+            loosened = job.model_copy(update={"slo": job.slo.model_copy(update={name: limit * factor}), "top": 1})
+            try:
+                value = search(loosened, catalogs=catalogs).plans[0]
+            except PlannerError:
+                continue
+            rows.append(
+                {
+                    "limit": f"{name} {format_duration(limit * factor)}",
+                    "plan": ", ".join(f"{p.replicas} x {layout_text(p)} {p.weights}" for p in value.pools),
+                    "GPUs": value.gpus_total,
+                    "tok/s": value.predicted.output_tok_s,
+                    "tok/s change": f"{value.predicted.output_tok_s / best.predicted.output_tok_s - 1:+.1%}",
+                    "$/M tok": value.usd_per_million_output_tokens,
+                }
+            )
+    return rows
+
+
+def emit_explanation(found: dict[str, Any], output: str, out: Sequence[Path] | None) -> None:
+    """Print and save an explanation."""
+
+    def render(form: str) -> str:
+        return json.dumps(found, indent=2, ensure_ascii=False) + "\n" if form == "json" else _text(found)
+
+    emit(render, output, out)
+
+
+def _text(found: dict[str, Any]) -> str:
+    memory = found["memory"]
+    used = memory["weights_gib"] + memory["kv_gib"] + memory["activations_gib"]
+    parts = [
+        f"Plan {found['plan']['#']}: {found['pool']}",
+        "",
+        *(f"  {line}" for line in found["why"]),
+        "",
+        f"Memory of the fullest GPU: weights {memory['weights_gib']:.1f} + KV {memory['kv_gib']:.1f} + activations "
+        f"{memory['activations_gib']:.1f} = {used:.1f} of {memory['capacity_gib']:.1f} GiB",
+        operator_text(found),
+    ]
+    if found["rejected"]:
+        parts += [
+            "Rejected candidates, with the nearest miss of each reason",
+            rows_text(found["rejected"], "table"),
+        ]
+    if found["relaxing"]:
+        parts += ["What relaxing one limit buys", rows_text(found["relaxing"], "table")]
+    return "\n".join(parts)

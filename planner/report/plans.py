@@ -1,0 +1,86 @@
+"""Ranked plans as people read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from planner.plan import Performance, Plan, PlanFile, Pool
+from planner.report.formats import rows_text
+from planner.units import format_count
+
+
+def layout_text(pool: Pool) -> str:
+    """Write a split as ``tp8 pp2``."""
+    x = pool.layout
+    named = (("tp", x.tp), ("dp", x.attention_dp), ("pp", x.pp), ("ep", x.ep), ("cp", x.cp))
+    return " ".join(f"{name}{width}" for name, width in named if width > 1) or "tp1"
+
+
+def plan_rows(found: PlanFile) -> list[dict[str, Any]]:
+    """One row per plan, plain numbers; latencies at the percentile of the job."""
+    percentile = found.job["slo"]["percentile"]
+    return [_row(plan, percentile) for plan in found.plans]
+
+
+def _row(plan: Plan, percentile: str) -> dict[str, Any]:
+    pool, perf = plan.pools[0], plan.predicted
+    return {
+        "#": plan.rank,
+        "GPUs": " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
+        "replicas": " + ".join(f"{p.replicas} x {layout_text(p)}" for p in plan.pools),
+        "weights": pool.weights,
+        "KV": pool.kv,
+        "batch": round(pool.running_batch, 1),
+        "tok/s": _tidy(perf.output_tok_s),
+        "tok/s/GPU": _tidy(perf.output_tok_s_per_gpu),
+        "req/s": _tidy(perf.request_rate),
+        f"TTFT {percentile} ms": _tidy(latency(perf, "ttft_ms", percentile)),
+        f"TPOT {percentile} ms": _tidy(latency(perf, "tpot_ms", percentile)),
+        "$/h": None if plan.cost_usd_per_hour is None else round(plan.cost_usd_per_hour, 2),
+        "$/M tok": _tidy(plan.usd_per_million_output_tokens),
+    }
+
+
+def latency(performance: Performance, metric: str, percentile: str) -> float:
+    """Milliseconds of a metric at a percentile of the job."""
+    values = getattr(performance, metric)
+    return float(getattr(values, percentile, None) or values.p95)
+
+
+def plans_text(found: PlanFile) -> str:
+    """The table, and under it what one should know of the first plan."""
+    best = found.plans[0]
+    lines = [rows_text(plan_rows(found), "table").rstrip(), ""]
+    lines += [_verdict(found), _caveat(found, best)]
+    if best.gpus_idle:
+        fleet = best.gpus_total + best.gpus_idle
+        lines.append(f"Idle: {best.gpus_idle} of {fleet} GPUs; equal replicas of this layout need no more.")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(found: PlanFile) -> str:
+    """Say in one line why the first plan leads the second."""
+    best = found.plans[0]
+    certificate = best.certificate
+    start = f"Plan 1 is optimal for {certificate.objective} among all layouts and precisions searched"
+    if len(found.plans) == 1:
+        return start + "; no other plan meets the request."
+    second = found.plans[1]
+    gap = second.certificate.gap
+    if gap < 5e-4:
+        return start + "; plan 2 ties on it."
+    return start + f"; plan 2 is {gap:.1%} behind."
+
+
+def _caveat(found: PlanFile, best: Plan) -> str:
+    low, high = best.band["output_tok_s"]
+    source = {
+        "calibrated": "kernel efficiencies of this GPU family were fitted to measurements",
+        "modelled": "modelled from the datasheet with the efficiencies that other families share",
+        "measured": "measured",
+    }[best.basis]
+    return f"Expect {format_count(low)} to {format_count(high)} tok/s (80 % band); {source}."
+
+
+def _tidy(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")

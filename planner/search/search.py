@@ -1,0 +1,228 @@
+"""The search: every GPU type, precision and layout; the best operating point of each; ranked, with the rejects
+counted.
+
+All layouts of one GPU type and precision are evaluated on arrays, and all of them are: the order of the survivors is
+therefore proved, not sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.architecture.model import Model
+from planner.catalog.hardware import Accelerator
+from planner.cost.efficiency import Efficiency
+from planner.job.job import Job, Objective
+from planner.search.candidates import (
+    Family,
+    Metrics,
+    batch_at_rate,
+    best_batches,
+    fitting,
+    lengths_of,
+    metrics_at,
+)
+from planner.search.ranking import Candidate, GpuMemory, Outcome, pareto, rank_key
+from planner.search.reject import Rejected, Rejections
+from planner.search.space import layouts
+from planner.serving.closed_loop import ClosedLoop, closed_loop
+from planner.serving.engine import Engine
+from planner.serving.latency import STATISTICS, e2e
+from planner.serving.layout import Layout, Layouts
+from planner.serving.precision import kv_choices, weight_choices
+from planner.serving.replica import Replica
+from planner.units import UsdPerHour
+
+_REPLICA_COUNTS = 64
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """GPUs of one type that the fleet offers, with their efficiency profile and price per GPU and hour (None:
+    unknown).
+    """
+
+    accelerator: Accelerator
+    efficiency: Efficiency
+    count: int
+    price: UsdPerHour | None
+
+
+def objective_of(job: Job) -> Objective:
+    """What is optimised: as asked; else the cheapest plan for a rate, and the most output from the fleet
+    without one.
+    """
+    if job.objective is not None:
+        return job.objective
+    return "cost" if job.workload.rate is not None else "throughput"
+
+
+def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progress: Progress | None = None) -> Outcome:
+    """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why."""
+    outcome = Outcome(objective=objective_of(job))
+    for supply in sorted(supplies, key=lambda s: s.accelerator.id):
+        gpus = affordable(supply, job)
+        found = layouts(model, supply.accelerator, gpus, outcome.rejections, job.max_gpus_per_replica)
+        for weights in weight_choices(model, supply.accelerator, job.weights):
+            for kv in kv_choices(supply.accelerator, weights, job.kv, engine):
+                if progress is not None:
+                    progress(f"{supply.accelerator.id} {weights} kv {kv}: {len(found)} layouts")
+                replica = Replica(model, supply.accelerator, supply.efficiency, engine, weights, kv)
+                outcome.candidates += len(found)
+                family = fitting(replica, found, job.workload, outcome.rejections)
+                if family is not None:
+                    outcome.ranked += _candidates(family, supply, gpus, job, outcome)
+    outcome.ranked.sort(key=rank_key(outcome.objective, job.slo.percentile))
+    outcome.frontier = pareto(outcome.ranked, job.slo.percentile)
+    return outcome
+
+
+def affordable(supply: Supply, job: Job) -> int:
+    """GPUs of the type that the budget pays for, at most those of the fleet."""
+    if job.budget is None or supply.price is None:
+        return supply.count
+    return min(supply.count, int(job.budget / supply.price * (1 + 1e-12)))
+
+
+def _candidates(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome) -> Iterator[Candidate]:
+    if job.workload.concurrency is not None:
+        return _closed(family, supply, gpus, job, outcome)
+    return _open(family, supply, gpus, job, outcome)
+
+
+def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome) -> Iterator[Candidate]:
+    """Poisson arrivals: the highest rate that keeps the SLO fixes the replicas for a rate, or the goodput of
+    the fleet.
+    """
+    outcome.points += len(family.layouts) * 81
+    batch, most = best_batches(family, job.slo, outcome.rejections)
+    per_fleet = np.array([gpus // layout.gpus for layout in family.layouts])
+    usable = np.isfinite(most) & (per_fleet > 0)
+    replicas = per_fleet
+    if job.workload.rate is not None:
+        needed = np.ceil(job.workload.rate / np.where(usable, most, 1.0) * (1 - 1e-9)).astype(int)
+        _record_shortage(family, needed, per_fleet, usable, job.workload.rate, outcome.rejections)
+        usable &= needed <= per_fleet
+        replicas = per_fleet if objective_of(job) == "latency" else needed
+    if not usable.any():
+        return
+    family = family.only([layout for layout, ok in zip(family.layouts, usable, strict=True) if ok])
+    batch, replicas = batch[usable], replicas[usable]
+    if job.workload.rate is not None:
+        batch = batch_at_rate(family, job.workload.rate / replicas, batch)
+    elif objective_of(job) == "latency":
+        batch = np.minimum(batch, 1.0)
+    for index, metrics in enumerate(metrics_at(family, batch)):
+        total = job.workload.rate or metrics.rate * replicas[index]
+        yield _candidate(family, index, int(replicas[index]), supply, total, job, metrics)
+
+
+def _record_shortage(
+    family: Family,
+    needed: np.ndarray,
+    there: np.ndarray,
+    usable: np.ndarray,
+    rate: float,
+    rejections: Rejections,
+) -> None:
+    for index in np.flatnonzero(usable & (needed > there)):
+        layout = family.layouts[index]
+        name = f"{family.replica.accelerator.id} {layout} {family.replica.weights}"
+        need, have = int(needed[index]) * layout.gpus, int(there[index]) * layout.gpus
+        rejections.add(
+            Rejected(
+                "fleet too small for the rate",
+                name,
+                f"{need} GPUs for {rate:g} requests/s",
+                f"{have}",
+                need / have - 1,
+            )
+        )
+
+
+def _closed(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome) -> Iterator[Candidate]:
+    """Constant requests in flight, spread evenly over every number of replicas that the fleet allows."""
+    assert job.workload.concurrency is not None
+    rows = [(layout, n) for layout in family.layouts for n in replica_counts(gpus // layout.gpus)]
+    if not rows:
+        return
+    outcome.points += len(rows) * 24
+    flat = Layouts.of([layout for layout, _ in rows], column=False)
+    counts = np.array([n for _, n in rows], dtype=float)
+    share = job.workload.concurrency / (counts * flat.attention_dp)
+    point = closed_loop(family.replica, flat, share, lengths_of(job.workload))
+    table = _closed_metrics(point, len(rows))
+    kept = _meeting_slo(family, rows, table, job, outcome.rejections)
+    for index in kept:
+        layout, n = rows[index]
+        metrics = table[index]
+        own = family.only([layout])
+        yield _candidate(own, 0, n, supply, metrics.rate * n, job, metrics)
+
+
+def _closed_metrics(point: ClosedLoop, rows: int) -> list[Metrics]:
+    ttft = {s: np.broadcast_to(point.ttft(s), (rows,)) for s in STATISTICS}
+    tpot = {s: np.broadcast_to(point.tpot(s), (rows,)) for s in STATISTICS}
+    total = {s: e2e(ttft[s], tpot[s], point.lengths.osl) for s in STATISTICS}
+
+    def at(table: Mapping[str, np.ndarray], i: int) -> dict[str, float]:
+        return {s: float(v[i]) for s, v in table.items()}
+
+    return [
+        Metrics(float(point.rate[i]), float(point.steps.batch[i]), at(ttft, i), at(tpot, i), at(total, i))
+        for i in range(rows)
+    ]
+
+
+def _meeting_slo(
+    family: Family, rows: list[tuple[Layout, int]], table: list[Metrics], job: Job, rejections: Rejections
+) -> list[int]:
+    kept, percentile = [], job.slo.percentile
+    for index, metrics in enumerate(table):
+        seen = {"ttft": metrics.ttft, "tpot": metrics.tpot, "e2e": metrics.e2e}
+        missed = {m: seen[m][percentile] / limit for m, limit in job.slo.limits.items() if seen[m][percentile] > limit}
+        if not missed:
+            kept.append(index)
+            continue
+        worst = max(missed, key=lambda m: missed[m])
+        name = f"{family.replica.accelerator.id} {rows[index][0]} x{rows[index][1]} {family.replica.weights}"
+        need, have = (
+            f"{seen[worst][percentile] * 1e3:.4g} ms",
+            f"a limit of {job.slo.limits[worst] * 1e3:.4g} ms",
+        )
+        rejections.add(Rejected(f"misses {worst} at this concurrency", name, need, have, missed[worst] - 1))
+    return kept
+
+
+def replica_counts(most: int) -> list[int]:
+    """1 to ``most``, thinned geometrically when there are many; always with ``most``."""
+    if most <= _REPLICA_COUNTS:
+        return list(range(1, most + 1))
+    return sorted({round(x) for x in np.geomspace(1, most, _REPLICA_COUNTS)})
+
+
+def _candidate(
+    family: Family, index: int, replicas: int, supply: Supply, rate: float, job: Job, metrics: Metrics
+) -> Candidate:
+    layout = family.layouts[index]
+    return Candidate(
+        replica=family.replica,
+        layout=layout,
+        replicas=replicas,
+        idle=supply.count - replicas * layout.gpus,
+        rate=rate,
+        osl=job.workload.osl,
+        per_replica=metrics,
+        slots=family.held(family.memory.slots, index),
+        memory=GpuMemory(
+            family.held(family.memory.weights, index),
+            family.held(family.memory.activations, index),
+            family.held(family.memory.request, index),
+        ),
+        price=supply.price,
+        concurrency=job.workload.concurrency,
+    )

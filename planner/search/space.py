@@ -1,0 +1,45 @@
+"""The layouts worth looking at: every split that the model's shape and the fleet's links allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from planner.architecture.model import Model, MoeFfn
+from planner.catalog.hardware import Accelerator
+from planner.search.reject import Rejected, Rejections
+from planner.serving.layout import Layout
+from planner.serving.legality import shape_problem
+
+_PIPELINES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
+_DATA_WIDTHS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def layouts(
+    model: Model, accelerator: Accelerator, gpus: int, rejections: Rejections, most: int | None = None
+) -> list[Layout]:
+    """All layouts of one replica on at most ``gpus`` GPUs (and at most ``most``), in a fixed order.
+
+    tp stays inside a scale-up domain, because an all-reduce per half layer over the network never pays.
+    Attention data
+    parallelism and expert parallelism are for models with experts. What the shape forbids is counted in
+    ``rejections``.
+    """
+    found = []
+    for layout in _splits(model, accelerator, min(gpus, most or gpus)):
+        problem = shape_problem(model, layout)
+        if problem is None:
+            found.append(layout)
+        else:
+            name = f"{accelerator.id} {layout}"
+            rejections.add(Rejected(problem.reason, name, problem.need, problem.have, float(layout.gpus)))
+    return found
+
+
+def _splits(model: Model, accelerator: Accelerator, limit: int) -> Iterator[Layout]:
+    routed = any(isinstance(group.layer.ffn, MoeFfn) for group in model.groups)
+    for tp in range(1, min(limit, accelerator.scale_up.domain_size, 64) + 1):
+        for data in _DATA_WIDTHS if routed else (1,):
+            for pp in _PIPELINES:
+                if tp * data * pp <= limit:
+                    for ep in sorted({1, tp * data}) if routed else (1,):
+                        yield Layout(tp, data, pp, ep)

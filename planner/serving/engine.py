@@ -1,0 +1,152 @@
+"""What a serving engine adds to the arithmetic: batching rules, memory policy, overheads.
+
+Profiles are data (``hardware_catalog/engines``): ``default.toml`` holds what engines share, the file of an
+engine only its departures, so that a new engine or version touches no Python file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from planner.catalog.files import catalog_root
+from planner.errors import InputError, UnknownNameError
+from planner.units import GIB, Bytes, Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A serving engine as the cost of running it. Times in seconds, sizes in bytes.
+
+    Attributes
+    ----------
+    prefill : "mixed" (chunks share iterations with decodes) or "exclusive" (a prefill iteration stops decoding).
+    chunk_tokens : most tokens in one iteration.
+    max_sequences : most running sequences per attention rank.
+    utilization : share of usable memory that the engine takes; with ``of_free`` the share of what weights leave.
+    step, sequence : host time per iteration, and per running sequence in it.
+    grows : KV blocks are taken as a request grows (and preempted when they run out); else its full length is reserved.
+    layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
+    offset : front-end time before the first token; decode_steps : iterations before the client sees it.
+    burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
+    """
+
+    id: str
+    prefill: Literal["mixed", "exclusive"]
+    chunk_tokens: float
+    max_sequences: float
+    block_tokens: int
+    utilization: float
+    of_free: bool
+    reserve: Bytes
+    grows: bool
+    kv_follows_weights: bool
+    step: Seconds
+    sequence: Seconds
+    layer_gap: Seconds
+    latent_gap: Seconds
+    recurrent_gap: Seconds
+    sparse_gap: Seconds
+    moe_gap: Seconds
+    offset: Seconds
+    decode_steps: float
+    burst_rounds: float
+
+
+def known_engines(extra: Sequence[Path] = ()) -> list[str]:
+    """Ids of all engine profiles, the shared defaults left out."""
+    return sorted(path.stem for path in _profiles(tuple(extra)).values() if path.stem != "default")
+
+
+def load_engine(name: str, extra: Sequence[Path] = (), *, version: str = "", date: str = "") -> Engine:
+    """Read the profile of an engine over the shared defaults. Raises UnknownNameError, InputError.
+
+    Parameters
+    ----------
+    version, date : of the software (``0.5.4``; ``2024-06`` or longer), empty for current. A profile lists eras of older
+        software that behave otherwise; the date decides, and the version where there is none.
+    """
+    return _load(name.lower(), tuple(extra), version, date)
+
+
+def _profiles(extra: tuple[Path, ...]) -> Mapping[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in (catalog_root("hardware_catalog"), *extra):
+        for path in sorted((folder / "engines").glob("*.toml")):
+            found[path.stem] = path
+    return found
+
+
+@lru_cache(maxsize=64)
+def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine:
+    profiles = _profiles(extra)
+    if name not in profiles:
+        raise UnknownNameError("engine", name, profiles, listing="planner catalog engines")
+    merged: dict[str, dict[str, Any]] = {}
+    for stem in ("default", name):
+        data = _read(profiles[stem])
+        eras = data.pop("era", [])
+        for layer in (data, *(era for era in eras if _of_era(era, version, date))):
+            for section, values in layer.items():
+                if isinstance(values, dict):
+                    merged.setdefault(section, {}).update(values)
+    try:
+        return _engine(name, merged)
+    except KeyError as missing:
+        raise InputError(f"engine profile {name!r}: no value for {missing}", hint=str(profiles[name])) from None
+
+
+def _of_era(era: Mapping[str, Any], version: str, date: str) -> bool:
+    """Whether software of ``version`` or ``date`` belongs to an era: dates up to ``until``, else versions below ``below``."""
+    if date:
+        return date[: len(era["until"])] <= str(era["until"])
+    numbers = _version_numbers(version)
+    return bool(numbers) and numbers < _version_numbers(str(era["below"]))
+
+
+def _version_numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    return tuple(int(part) for part in match[1].split(".")) if match else ()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise InputError(f"engine profile {path.name}: {problem}") from None
+
+
+def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
+    batching, memory, overhead, first = (
+        data["batching"],
+        data["memory"],
+        data["overhead"],
+        data["first_token"],
+    )
+    return Engine(
+        id=name,
+        prefill=batching["prefill"],
+        chunk_tokens=float(batching["chunk_tokens"]),
+        max_sequences=float(batching["max_sequences"]),
+        block_tokens=int(batching["block_tokens"]),
+        utilization=float(memory["utilization"]),
+        of_free=bool(memory.get("of_free", False)),
+        reserve=memory["reserve_gib"] * GIB,
+        grows=bool(memory["grows"]),
+        kv_follows_weights=bool(memory["kv_follows_weights"]),
+        step=overhead["step_us"] * 1e-6,
+        sequence=overhead["sequence_us"] * 1e-6,
+        layer_gap=overhead["layer_gap_us"] * 1e-6,
+        latent_gap=overhead["latent_gap_us"] * 1e-6,
+        recurrent_gap=overhead["recurrent_gap_us"] * 1e-6,
+        sparse_gap=overhead["sparse_gap_us"] * 1e-6,
+        moe_gap=overhead["moe_gap_us"] * 1e-6,
+        offset=first["offset_ms"] * 1e-3,
+        decode_steps=float(first["decode_steps"]),
+        burst_rounds=float(first["burst_rounds"]),
+    )

@@ -1,0 +1,348 @@
+"""Seconds of one engine iteration: operators of every layer, messages between ranks, gaps, host.
+
+This is the narrow waist of the project: search, estimate and simulation all take their times from
+``iteration_seconds``. Everything broadcasts: one point or a million.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from planner.architecture.linears import ffn_linears, mixer_linears
+from planner.architecture.model import (
+    Attention,
+    LatentAttention,
+    Layer,
+    Linear,
+    LinearAttention,
+    Mamba,
+    MoeFfn,
+    Part,
+    Shard,
+)
+from planner.architecture.state import attended_tokens
+from planner.cost.attention import (
+    attention_decode_seconds,
+    attention_prefill_seconds,
+    indexer_seconds,
+    latent_decode_seconds,
+    latent_prefill_seconds,
+)
+from planner.cost.collective import (
+    all_gather_seconds,
+    all_reduce_seconds,
+    all_to_all_seconds,
+    point_to_point_seconds,
+)
+from planner.cost.elementwise import elementwise_seconds, recurrent_seconds
+from planner.cost.gemm import gemm_seconds
+from planner.cost.moe import experts_seconds
+from planner.serving.layout import Array, Layouts, floats
+from planner.serving.replica import Replica
+
+ACTIVATION_BYTES = 2.0  # hidden states travel and rest in bf16
+# Inside a captured graph a kernel starts without the host; what is left between kernels is the engine's layer gap.
+IN_GRAPH_LAUNCH = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one iteration does on ONE attention data-parallel rank. Members broadcast against the layouts.
+
+    Attributes
+    ----------
+    sequences : running decodes, one token each.
+    context : mean KV tokens that a decode reads.
+    chunk : prompt tokens prefilled.
+    prefix : mean tokens already cached in front of the chunk.
+    prompts : prompts that the chunk tokens belong to.
+    """
+
+    sequences: ArrayLike = 0.0
+    context: ArrayLike = 0.0
+    chunk: ArrayLike = 0.0
+    prefix: ArrayLike = 0.0
+    prompts: ArrayLike = 1.0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Seconds by operator; ``total`` is their sum."""
+
+    seconds: dict[str, Array] = field(default_factory=lambda: defaultdict(lambda: np.zeros(1)))
+
+    def add(self, name: str, seconds: Array, times: float | Array = 1.0) -> None:
+        """Add ``times * seconds`` under ``name``."""
+        self.seconds[name] = self.seconds[name] + seconds * times
+
+    @property
+    def total(self) -> Array:
+        """All of it, broadcast to the common shape."""
+        return np.asarray(sum(self.seconds.values(), start=np.zeros(1)))
+
+    def shares(self) -> Mapping[str, Array]:
+        """Seconds by operator, largest shapes last."""
+        return dict(self.seconds)
+
+
+def iteration_seconds(replica: Replica, layouts: Layouts, work: Work) -> Array:
+    """Time of one iteration of the whole replica, in seconds; shape is the broadcast of layouts and work.
+
+    Pipeline stages are traversed one after the other, so this is the time a token needs for all stages;
+    with ``pp`` micro-batches in flight a new one leaves every ``1/pp`` of it.
+    """
+    return iteration_ledger(replica, layouts, work).total
+
+
+def iteration_ledger(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
+    """The same as ``iteration_seconds``, kept apart by operator."""
+    pass_ = _Pass(replica, layouts, work)
+    for group in replica.groups:
+        pass_.layer(group.layer, float(group.count))
+    pass_.head()
+    pass_.between_stages()
+    pass_.overheads()
+    return pass_.ledger
+
+
+class _Pass:
+    """One evaluation: the arrays that every operator needs, and the ledger they write to."""
+
+    def __init__(self, replica: Replica, layouts: Layouts, work: Work) -> None:
+        self.replica, self.layouts, self.ledger = replica, layouts, Ledger()
+        self.decodes = floats(work.sequences)
+        self.context = floats(work.context)
+        self.chunk = floats(work.chunk)
+        self.prefix = floats(work.prefix)
+        self.prompts = floats(work.prompts)
+        self.prefilling = bool(np.any(self.chunk > 0))
+        self.decoding = bool(np.any(self.decodes > 0))
+        self.tokens = self.decodes + self.chunk
+        self.hidden = replica.model.hidden
+        layers = len(replica.model.layers)
+        # Layers are whole: the fullest stage sets the pace of all.
+        self.unevenness = np.ceil(layers / layouts.pp) * layouts.pp / layers
+        self.common: dict[str, Any] = {
+            "accelerator": replica.accelerator,
+            "efficiency": replica.efficiency,
+            "launch": IN_GRAPH_LAUNCH,
+        }
+
+    def layer(self, layer: Layer, count: float) -> None:
+        times = count * self.unevenness
+        if layer.mixer is not None:
+            kv_heads = layer.mixer.kv_heads if isinstance(layer.mixer, Attention) else 1
+            self._linears(mixer_linears(layer.mixer, self.hidden), "attention linears", times, kv_heads)
+            self._mixer(layer, times)
+            self._after_mixer(times)
+        if layer.ffn is not None:
+            self._linears(ffn_linears(layer.ffn, self.hidden), "ffn", times)
+            if isinstance(layer.ffn, MoeFfn):
+                self._experts(layer.ffn, times)
+                self._after_experts(layer.ffn, times)
+            else:
+                self._all_reduce(times)
+        self._norms(layer, times)
+        self.ledger.add("kernel gaps", np.asarray(self.replica.layer_gap(layer)), times)
+
+    def head(self) -> None:
+        """LM head on the tokens that are sampled: every decode, and one per finished prompt."""
+        sampled = self.decodes + np.where(self.chunk > 0, self.prompts, 0.0)
+        form = self.replica.formats[Part.HEAD]
+        vocab = self.replica.model.vocab / self.layouts.tp
+        seconds = gemm_seconds(
+            sampled, vocab, self.hidden, math=form.math, weight_bytes=form.bytes_per_weight, **self.common
+        )
+        self.ledger.add("lm head", seconds)
+
+    def between_stages(self) -> None:
+        """Hidden states hop from stage to stage (tokens are cut over the tp ranks that send in parallel)."""
+        hops = self.layouts.pp - 1
+        if not np.any(hops):
+            return
+        message = self.tokens * self.hidden * ACTIVATION_BYTES / self.layouts.tp
+        links: dict[str, Any] = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
+        seconds = np.where(
+            self.layouts.gpus > self.replica.topology.domain_size,
+            point_to_point_seconds(message, across=True, **links),
+            point_to_point_seconds(message, across=False, **links),
+        )
+        self.ledger.add("pipeline", seconds, hops)
+
+    def overheads(self) -> None:
+        """Host time: scheduling, sampling and detokenising, per iteration and per sequence (e2e_learnings,
+        section 3).
+        """
+        engine = self.replica.engine
+        self.ledger.add("host", engine.step + engine.sequence * self.decodes)
+
+    def _linears(self, linears: tuple[Linear, ...], name: str, times: Array, kv_heads: int = 1) -> None:
+        for inputs, outputs, part, copies in _fused(linears, self.layouts, kv_heads):
+            form = self.replica.formats[part]
+            seconds = gemm_seconds(
+                self.tokens,
+                outputs,
+                inputs,
+                math=form.math,
+                weight_bytes=form.bytes_per_weight,
+                **self.common,
+            )
+            self.ledger.add(name, seconds, times * copies)
+
+    def _mixer(self, layer: Layer, times: Array) -> None:
+        match layer.mixer:
+            case Attention():
+                self._attention(layer.mixer, times)
+            case LatentAttention():
+                self._latent(layer.mixer, times)
+            case LinearAttention() | Mamba():
+                self._recurrent(layer.mixer, times)
+
+    def _attention(self, a: Attention, times: Array) -> None:
+        if a.window == 0:
+            return  # cross-attention to images: not part of text serving
+        heads = np.ceil(a.heads / self.layouts.tp)
+        kv_heads = np.maximum(1.0, a.kv_heads / self.layouts.tp)
+        shape = (heads, kv_heads, float(a.head_dim), float(a.value_dim))
+        options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, **self.common}
+        if self.decoding:
+            read = attended_tokens(a, self.context)
+            seconds = attention_decode_seconds(self.decodes, read, *shape, **options)
+            self.ledger.add("attention decode", seconds, times)
+        if self.prefilling:
+            seconds = attention_prefill_seconds(
+                self.chunk / self.prompts, self.prefix, self.prompts, *shape, math="bf16",
+                window=self._prefill_window(a), **options,
+            )  # fmt: skip
+            self.ledger.add("attention prefill", seconds, times)
+        if a.indexer is not None and not a.indexer.shared:
+            self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
+        if a.compressed is not None and a.compressed.index_dim:
+            self._indexer(a.compressed.index_heads, a.compressed.index_dim, a.compressed.ratio, times)
+
+    def _prefill_window(self, a: Attention) -> float | Array | None:
+        """Keys that a prompt token attends: all, a window, or what a selector or compressor leaves of the mean context."""
+        if a.compressed is not None or a.indexer is not None:
+            return attended_tokens(a, self.prefix + self.chunk / self.prompts / 2)
+        return None if a.window is None else float(a.window)
+
+    def _indexer(self, heads: int, width: int, ratio: float, times: Array) -> None:
+        """Scores of a sparse-attention selector over the context, ``ratio`` tokens to an entry."""
+        shape = (float(heads), float(width))
+        seconds = indexer_seconds(1.0, self.context / ratio, self.decodes, *shape, **self.common)
+        if self.prefilling:
+            query = self.chunk / self.prompts
+            seconds = seconds + indexer_seconds(query, self.prefix / ratio, self.prompts, *shape, **self.common)
+        self.ledger.add("sparse indexer", seconds, times)
+
+    def _latent(self, a: LatentAttention, times: Array) -> None:
+        heads = np.ceil(a.heads / self.layouts.tp)
+        top_k = float(a.indexer.top_k) if a.indexer else None
+        options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, "top_k": top_k, **self.common}
+        if self.decoding:
+            seconds = latent_decode_seconds(
+                self.decodes, self.context, heads, float(a.kv_rank), float(a.rope_dim), **options
+            )
+            self.ledger.add("attention decode", seconds, times)
+        if self.prefilling:
+            seconds = latent_prefill_seconds(
+                self.chunk / self.prompts, self.prefix, self.prompts, heads,
+                nope_dim=float(a.nope_dim), rope_dim=float(a.rope_dim), value_dim=float(a.value_dim), **options,
+            )  # fmt: skip
+            self.ledger.add("attention prefill", seconds, times)
+        if a.indexer is not None and not a.indexer.shared:
+            self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
+
+    def _recurrent(self, mixer: LinearAttention | Mamba, times: Array) -> None:
+        if isinstance(mixer, LinearAttention):
+            heads, rows, columns = mixer.value_heads, mixer.key_dim, mixer.value_dim
+        else:
+            heads, rows, columns = mixer.heads, mixer.head_dim, mixer.state_size
+        shape = (np.ceil(heads / self.layouts.tp), float(rows), float(columns))
+        options: dict[str, Any] = {"state_bytes": float(mixer.state_dtype_bytes), **self.common}
+        seconds = recurrent_seconds(self.decodes, self.decodes, *shape, **options)
+        if self.prefilling:
+            seconds = seconds + recurrent_seconds(self.chunk, self.prompts, *shape, **options)
+        self.ledger.add("recurrent state", seconds, times)
+
+    def _experts(self, ffn: MoeFfn, times: Array) -> None:
+        form = self.replica.formats[Part.EXPERTS]
+        seconds = experts_seconds(
+            self.tokens * self.layouts.attention_dp, float(ffn.latent or self.hidden), float(ffn.width),
+            float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
+            math=form.math, weight_bytes=form.bytes_per_weight, **self.common,
+        )  # fmt: skip
+        self.ledger.add("experts", seconds, times)
+
+    def _norms(self, layer: Layer, times: Array) -> None:
+        """Each half reads and writes the residual stream and the normalised copy: 4 passes over the hidden states."""
+        halves = (layer.mixer is not None) + (layer.ffn is not None)
+        size = halves * 4 * ACTIVATION_BYTES * self.hidden * self.tokens
+        self.ledger.add("norms", elementwise_seconds(size, **self.common), times)
+
+    def _after_mixer(self, times: Array) -> None:
+        self._all_reduce(times)
+
+    def _all_reduce(self, times: Array) -> None:
+        """Sum the partial outputs of a row-cut matrix over the tp ranks; tp = 1 sends nothing."""
+        if np.any(self.layouts.tp > 1):
+            message = self.tokens * self.hidden * ACTIVATION_BYTES
+            seconds = all_reduce_seconds(
+                message, self.layouts.tp, topology=self.replica.topology, efficiency=self.replica.efficiency
+            )
+            self.ledger.add("all-reduce", seconds, times)
+
+    def _after_experts(self, ffn: MoeFfn, times: Array) -> None:
+        """Bring tokens to their experts and back.
+
+        Without attention data parallelism all ranks hold all tokens: one all-reduce sums the experts' outputs.
+        With it, tokens are dispatched and combined (all-to-all), or gathered and reduce-scattered where that is less.
+        """
+        if np.any(self.layouts.attention_dp == 1):
+            self._all_reduce(times * (self.layouts.attention_dp == 1))
+        if not np.any(self.layouts.attention_dp > 1):
+            return
+        links: dict[str, Any] = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
+        ranks = self.layouts.tp * self.layouts.attention_dp
+        row = (ffn.latent or self.hidden) * ACTIVATION_BYTES
+        spread = np.minimum(float(ffn.top_k), self.layouts.ep)
+        exchange = 2 * all_to_all_seconds(self.tokens / self.layouts.tp * spread * row, ranks, **links)
+        gathered = self.tokens * self.layouts.attention_dp * row
+        gather = 2 * all_gather_seconds(gathered, ranks, **links)
+        routed = np.where(self.layouts.ep > 1, np.minimum(exchange, gather), gather)
+        self.ledger.add("expert dispatch", routed, times * (self.layouts.attention_dp > 1))
+
+
+def _fused(
+    linears: tuple[Linear, ...], layouts: Layouts, kv_heads: int
+) -> list[tuple[float | Array, float | Array, Part, int]]:
+    """Per-rank (inputs, outputs, part, copies); matrices that read the same input run as one GEMM, as engines
+    fuse them.
+    """
+    joint: dict[tuple[int, Part, bool], Array] = {}
+    alone: list[tuple[float | Array, float | Array, Part, int]] = []
+    for linear in linears:
+        outputs = linear.outputs / _cut(linear, layouts, kv_heads)
+        if linear.shard is Shard.ROW:
+            alone.append((linear.inputs / layouts.tp, float(linear.outputs), linear.part, linear.copies))
+        elif linear.copies > 1 or linear.absorbed or linear.part is Part.ROUTER:
+            alone.append((float(linear.inputs), outputs, linear.part, linear.copies))
+        else:
+            key = (linear.inputs, linear.part, linear.shard is Shard.REPLICATED)
+            joint[key] = joint.get(key, np.zeros(1)) + outputs
+    return alone + [(float(inputs), outputs, part, 1) for (inputs, part, _), outputs in joint.items()]
+
+
+def _cut(linear: Linear, layouts: Layouts, kv_heads: int) -> Array:
+    """Ways in which the outputs are cut."""
+    if linear.shard is Shard.COLUMN:
+        return layouts.tp
+    if linear.shard is Shard.KV:
+        return np.minimum(layouts.tp, float(kv_heads))
+    return np.ones(1)

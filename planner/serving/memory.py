@@ -1,0 +1,153 @@
+"""Bytes that one GPU of a replica holds: weights, KV cache and state, activations, engine reserve.
+
+All results are per GPU of the fullest pipeline stage and broadcast over layouts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from planner.architecture.linears import expert_linears, ffn_linears, mixer_linears
+from planner.architecture.model import Attention, LatentAttention, Layer, Linear, MoeFfn, Part, Shard
+from planner.architecture.state import layer_cache_bytes, layer_state_bytes
+from planner.serving.layout import Array, Layouts, floats
+from planner.serving.lengths import Lengths
+from planner.serving.replica import Replica
+
+# Hidden-width copies alive at once in a forward pass (residual, normalised, projections, all-reduce buffer), bf16.
+_LIVE_COPIES = 6.0
+_LOGIT_BYTES = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of the fullest GPU. ``request`` is what one request holds in KV cache and state, ``longest`` what it holds
+    when it ends; ``slots`` how many requests fit on one attention rank (0: not even one, negative room included).
+    """
+
+    weights: Array
+    activations: Array
+    capacity: float
+    room: Array
+    request: Array
+    longest: Array
+    slots: Array
+
+    @property
+    def fits(self) -> Array:
+        """Whether the weights and at least one request fit."""
+        return np.asarray(self.slots >= 1)
+
+
+def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bool = False) -> Memory:
+    """Memory budget for requests of the asked lengths.
+
+    An engine that takes KV blocks as requests grow holds the mean context of requests at all stages of their life,
+    isl + osl/2 (``together``: requests that grow in step need their full length at the end); one that reserves holds
+    isl + osl. Whatever it holds on average, one request must fit until it ends.
+
+    room = utilisation * usable - weights - activations - reserve (or utilisation of what weights leave, for engines
+    that count so); slots = room / request. Every stage holds its layers' share of the cache of all micro-batches.
+    """
+    engine, capacity = replica.engine, replica.accelerator.memory
+    weights = weight_bytes_per_gpu(replica, layouts)
+    activations = activation_bytes_per_gpu(replica, layouts)
+    if engine.of_free:
+        room = engine.utilization * (capacity - weights - activations - engine.reserve)
+    else:
+        room = engine.utilization * capacity - weights - activations - engine.reserve
+    tokens = lengths.decode_context if engine.grows and not together else lengths.total
+    request = request_bytes_per_gpu(replica, layouts, tokens)
+    longest = request_bytes_per_gpu(replica, layouts, lengths.total)
+    slots = np.where(room >= longest, np.floor(np.maximum(room, 0.0) / request), 0.0)
+    return Memory(weights, activations, capacity, room, request, longest, np.minimum(slots, engine.max_sequences))
+
+
+def weight_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
+    """Weights on the fullest GPU: cut matrices / tp, experts / (ep * expert_tp), layers / pp, replicated parts
+    whole.
+    """
+    total = np.zeros(np.broadcast(layouts.tp, layouts.pp).shape)
+    for group in replica.groups:
+        total = total + group.count * _layer_weight_bytes(replica, group.layer, layouts)
+    stages = np.ceil(len(replica.model.layers) / layouts.pp) / len(replica.model.layers)
+    model = replica.model
+    table = model.vocab * model.hidden / layouts.tp
+    embedding = table * replica.formats[Part.EMBEDDING].bytes_per_weight
+    head = table * replica.formats[Part.HEAD].bytes_per_weight
+    # The first stage holds the embedding, the last the head; without stages one GPU holds both, tied ones once.
+    ends = np.where(layouts.pp > 1, np.maximum(embedding, head), head if model.tied_embeddings else embedding + head)
+    positions = model.positions * model.hidden * replica.formats[Part.EMBEDDING].bytes_per_weight
+    return np.asarray(total * stages + ends + positions)
+
+
+def _layer_weight_bytes(replica: Replica, layer: Layer, layouts: Layouts) -> Array:
+    hidden = replica.model.hidden
+    kv_heads = layer.mixer.kv_heads if isinstance(layer.mixer, Attention) else 1
+    total = np.zeros(1)
+    for linear in (*mixer_linears(layer.mixer, hidden), *ffn_linears(layer.ffn, hidden)):
+        size = linear.parameters * replica.formats[linear.part].bytes_per_weight
+        total = total + size / ways(linear, layouts, kv_heads)
+    if isinstance(layer.ffn, MoeFfn):
+        one = sum(linear.parameters for linear in expert_linears(layer.ffn, hidden))
+        held = np.ceil(layer.ffn.experts / layouts.ep) / layouts.expert_tp
+        total = total + one * held * replica.formats[Part.EXPERTS].bytes_per_weight
+    return total
+
+
+def ways(linear: Linear, layouts: Layouts, kv_heads: int) -> Array:
+    """Into how many pieces tensor parallelism cuts a matrix."""
+    match linear.shard:
+        case Shard.COLUMN | Shard.ROW:
+            return layouts.tp
+        case Shard.KV:
+            return np.minimum(layouts.tp, float(kv_heads))
+        case _:
+            return np.ones_like(layouts.tp)
+
+
+def activation_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
+    """Working set of one iteration of ``chunk_tokens``: live hidden copies, the widest block, sampled logits."""
+    model, tokens = replica.model, replica.engine.chunk_tokens
+    widest = 0.0 * layouts.tp
+    for group in replica.groups:
+        for linear in (
+            *mixer_linears(group.layer.mixer, model.hidden),
+            *ffn_linears(group.layer.ffn, model.hidden),
+        ):
+            widest = np.maximum(widest, linear.outputs / ways(linear, layouts, 1))
+        if isinstance(group.layer.ffn, MoeFfn):
+            width = group.layer.ffn.width * group.layer.ffn.top_k * (2 if group.layer.ffn.gated else 1)
+            widest = np.maximum(widest, width * layouts.attention_dp / (layouts.ep * layouts.expert_tp))
+    hidden = (_LIVE_COPIES * model.hidden + widest) * tokens * 2.0
+    logits = min(replica.engine.max_sequences, 512.0) * model.vocab / layouts.tp * _LOGIT_BYTES
+    return np.asarray(hidden + logits)
+
+
+def request_bytes_per_gpu(replica: Replica, layouts: Layouts, tokens: ArrayLike) -> Array:
+    """KV cache and fixed state of one request of ``tokens`` on one GPU.
+
+    Grouped KV heads are cut over tp until each rank holds one, latent caches are held whole by every rank, and each
+    pipeline stage holds its layers; tokens are rounded up to whole blocks.
+    """
+    block = replica.engine.block_tokens
+    length = np.ceil(floats(tokens) / block) * block
+    total = np.zeros(1)
+    for group in replica.groups:
+        cache = layer_cache_bytes(group.layer, length, replica.kv_bytes)
+        state = layer_state_bytes(group.layer)
+        total = total + group.count * (cache / _cache_ways(group.layer, layouts) + state / layouts.tp)
+    layers = len(replica.model.layers)
+    stages = np.ceil(layers / layouts.pp) / layers
+    return np.asarray(np.maximum(total * stages, 1.0))
+
+
+def _cache_ways(layer: Layer, layouts: Layouts) -> Array:
+    if isinstance(layer.mixer, Attention):
+        return np.minimum(layouts.tp, float(layer.mixer.kv_heads))
+    if isinstance(layer.mixer, LatentAttention):
+        return np.ones_like(layouts.tp)
+    return layouts.tp

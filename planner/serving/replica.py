@@ -1,0 +1,96 @@
+"""A replica: one copy of a model on GPUs of one kind, run by one engine at one precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from planner.architecture.model import (
+    LatentAttention,
+    Layer,
+    LayerGroup,
+    LinearAttention,
+    Mamba,
+    Model,
+    MoeFfn,
+    Part,
+)
+from planner.architecture.precision import WeightFormat, weight_formats
+from planner.catalog.hardware import Accelerator
+from planner.cost.collective import Topology
+from planner.cost.efficiency import Efficiency
+from planner.serving.engine import Engine
+
+KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5625}
+
+
+@dataclass(frozen=True)
+class Replica:
+    """What stays fixed while layouts and batches vary.
+
+    Attributes
+    ----------
+    weights : precision name (``bf16``, ``fp8``, ``fp4``, ``int8``, ``int4``) or ``checkpoint``.
+    kv : KV cache precision, a key of ``KV_BYTES``.
+    """
+
+    model: Model
+    accelerator: Accelerator
+    efficiency: Efficiency
+    engine: Engine
+    weights: str = "bf16"
+    kv: str = "bf16"
+
+    @cached_property
+    def formats(self) -> Mapping[Part, WeightFormat]:
+        """Storage and arithmetic of every part of the weights.
+
+        Block-scaled 4-bit weights are widened in registers (bf16 products) unless the GPU has 4-bit units, where
+        engines multiply them by 8-bit activations.
+        """
+        block_scaled = "fp4" in self.accelerator.flops
+        return {
+            part: replace(form, math=form.native_math) if form.native_math == "fp8" and block_scaled else form
+            for part, form in weight_formats(self.model, self.weights).items()
+        }
+
+    @cached_property
+    def topology(self) -> Topology:
+        """Links of the accelerator."""
+        return Topology.of(self.accelerator)
+
+    @cached_property
+    def groups(self) -> tuple[LayerGroup, ...]:
+        """Distinct layers with their counts."""
+        return self.model.groups
+
+    @property
+    def kv_bytes(self) -> float:
+        """Bytes of one cached element."""
+        return KV_BYTES[self.kv]
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether any layer routes tokens to experts."""
+        return any(isinstance(group.layer.ffn, MoeFfn) for group in self.groups)
+
+    def layer_gap(self, layer: Layer) -> float:
+        """Idle seconds between the kernels of one layer (e2e_learnings: about 30 us, more for latent or linear
+        attention).
+        """
+        engine, mixer = self.engine, layer.mixer
+        gap = engine.layer_gap * ((mixer is not None) + (layer.ffn is not None)) / 2
+        if isinstance(mixer, LatentAttention):
+            gap += engine.latent_gap
+        if isinstance(mixer, LinearAttention | Mamba):
+            gap += engine.recurrent_gap
+        if isinstance(mixer, LatentAttention) and mixer.indexer is not None:
+            gap += engine.sparse_gap
+        if isinstance(layer.ffn, MoeFfn):
+            gap += engine.moe_gap
+        return gap
+
+    def on(self, accelerator: Accelerator, efficiency: Efficiency) -> Replica:
+        """The same replica on other hardware."""
+        return replace(self, accelerator=accelerator, efficiency=efficiency)
