@@ -40,14 +40,10 @@ def melange_like(buckets: int, types: int, rate: float, seed: int) -> MixturePro
     """A grid of (input, output) lengths; capacity from a roofline of prefill plus decode, with 5 % noise."""
     rng = random.Random(seed)
     side = max(1, round(buckets**0.5))
-    lengths = [
-        (25 * 1.35 ** (i % 20), 20 * 1.3 ** (i // 20 if side > 20 else i % side)) for i in range(buckets)
-    ]
+    lengths = [(25 * 1.35 ** (i % 20), 20 * 1.3 ** (i // 20 if side > 20 else i % side)) for i in range(buckets)]
     lengths = [(25 * 2000 ** (rng.random()), 15 * 130 ** (rng.random())) for _ in lengths]
     weights = [rng.paretovariate(1.2) for _ in lengths]
-    classes = tuple(
-        RequestClass(f"b{i}", "m", round(rate * w / sum(weights), 9)) for i, w in enumerate(weights)
-    )
+    classes = tuple(RequestClass(f"b{i}", "m", round(rate * w / sum(weights), 9)) for i, w in enumerate(weights))
     templates, offers = [], []
     for name, tflops, bandwidth, memory, price in GPUS[:types]:
         capacity = {}
@@ -121,9 +117,7 @@ def _templates_of(
             if capacity:
                 egress = 5e9 * tp if role is Role.PREFILL else None
                 made.append(
-                    Template(
-                        f"m{m}-{role}-{name}-tp{tp}", f"m{m}", {name: tp}, capacity, role, kv_egress=egress
-                    )
+                    Template(f"m{m}-{role}-{name}-tp{tp}", f"m{m}", {name: tp}, capacity, role, kv_egress=egress)
                 )
     return made
 
@@ -161,9 +155,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--seconds", type=float, default=10.0)
     arguments = parser.parse_args()
-    print(
-        "| case | templates | goal | seconds | status | $/h | gap | solver |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| case | templates | goal | seconds | status | $/h | gap | solver |\n|---|---|---|---|---|---|---|---|")
     for name, (build, goal) in CASES.items():
         if arguments.only not in name:
             continue

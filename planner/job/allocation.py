@@ -95,9 +95,7 @@ def read_allocation(path: str | Path) -> AllocationProblem:
 def parse_allocation(data: object, where: str = "allocation") -> AllocationProblem:
     """Check a profile given as plain data. Raises InputError."""
     if not isinstance(data, dict):
-        raise InputError(
-            f"{where}: expected a JSON object", hint="see `planner allocate --help` for the format"
-        )
+        raise InputError(f"{where}: expected a JSON object", hint="see `planner allocate --help` for the format")
     if "gpu_info" in data:
         problem = from_melange(_validated(_MelangeConfig, data, where), where)
     else:
@@ -116,9 +114,7 @@ def from_melange(config: _MelangeConfig, where: str = "Mélange configuration") 
     for name, gpu in config.gpu_info.items():
         if [len(row) for row in gpu.tputs] != [len(row) for row in shares]:
             hint = "one throughput per bucket of workload_distribution"
-            raise InputError(
-                f"{where}: gpu_info.{name}.tputs has another shape than workload_distribution", hint=hint
-            )
+            raise InputError(f"{where}: gpu_info.{name}.tputs has another shape than workload_distribution", hint=hint)
         capacity[name] = {f"{i},{j}": tput for i, row in enumerate(gpu.tputs) for j, tput in enumerate(row)}
     classes = tuple(
         AllocationClass(name=f"{i},{j}", rate=_product(share, config.total_request_rate))
@@ -167,8 +163,6 @@ def _validated(kind: type[_Model], data: dict[str, Any], where: str) -> _Model:
         found = error.errors(include_url=False)
         # Where two shapes are allowed, the deepest complaint is about the one that was meant.
         first = max((e for e in found if e["loc"][:1] == found[0]["loc"][:1]), key=lambda e: len(e["loc"]))
-        parts = [
-            str(part) for part in first["loc"] if part != "Slices" and not str(part).startswith("literal[")
-        ]
+        parts = [str(part) for part in first["loc"] if part != "Slices" and not str(part).startswith("literal[")]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise InputError(f"{where}: {'.'.join(parts) or 'input'}: {first['msg']}{more}") from None

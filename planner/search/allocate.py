@@ -108,9 +108,7 @@ def as_mixture(problem: AllocationProblem) -> MixtureProblem:
     )
     offers = tuple(Offer(o.name, o.name, o.cost_usd_per_hour, o.available) for o in problem.offers)
     classes = tuple(RequestClass(c.name, "", c.rate) for c in problem.classes)
-    return MixtureProblem(
-        templates, offers, classes, Limits(utilisation=problem.headroom), slices=problem.slices
-    )
+    return MixtureProblem(templates, offers, classes, Limits(utilisation=problem.headroom), slices=problem.slices)
 
 
 def single_type(problem: AllocationProblem, offer: AllocationOffer) -> SingleType | None:
@@ -134,7 +132,5 @@ def _reasons(result: MixtureResult) -> tuple[str, ...]:
     if result.status != "infeasible":
         return ()
     raise_limits = tuple(f"raise a limit: {r.message}" for r in result.relax)
-    drop_demand = tuple(
-        f"or lower the demand: {r.message}" if result.relax else r.message for r in result.shortfall
-    )
+    drop_demand = tuple(f"or lower the demand: {r.message}" if result.relax else r.message for r in result.shortfall)
     return raise_limits + drop_demand or ("the limits contradict each other",)

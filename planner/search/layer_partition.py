@@ -101,9 +101,7 @@ class _Table:
             raise InputError("layer partition: a stage type is given twice")
         lengths = {len(t.layer_seconds) for t in types} | {len(t.layer_bytes) for t in types}
         if len(lengths) > 1 or lengths == {0}:
-            raise InputError(
-                "layer partition: every stage type needs seconds and bytes for each of the same layers"
-            )
+            raise InputError("layer partition: every stage type needs seconds and bytes for each of the same layers")
         for kind in types:
             if kind.count < 0 or min((*kind.layer_seconds, *kind.layer_bytes, kind.price)) < 0:
                 raise InputError(f"layer partition: stage type {kind.id!r} has a negative number")

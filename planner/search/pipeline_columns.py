@@ -85,9 +85,7 @@ class _Pricing:
         self.rates = sorted({r for d in devices if d.count for r in d.rates if r > 0}, reverse=True)
         holds = [[sum(1 for r in d.rates if r >= rate) for d in devices] for rate in self.rates]
         self.single = [kind for kind, d in enumerate(devices) for _ in range(d.count)]
-        self.holds: npt.NDArray[np.int64] = np.array(holds, dtype=np.int64).reshape(
-            len(self.rates), len(devices)
-        )
+        self.holds: npt.NDArray[np.int64] = np.array(holds, dtype=np.int64).reshape(len(self.rates), len(devices))
 
     def columns(self, duals: Sequence[float]) -> tuple[list[Pipeline], float]:
         """Columns with rate > sum of duals, best first; and the largest such excess (0: none)."""
@@ -184,9 +182,7 @@ def _master(devices: Sequence[PipelineDevice], columns: Sequence[Pipeline], *, i
     return model
 
 
-def _relaxed_master(
-    devices: Sequence[PipelineDevice], columns: Sequence[Pipeline]
-) -> tuple[float, list[float]]:
+def _relaxed_master(devices: Sequence[PipelineDevice], columns: Sequence[Pipeline]) -> tuple[float, list[float]]:
     found = solve_linear(_master(devices, columns, integer=False), "glop", SolverLimits())
     if not columns or found.duals is None:
         return 0.0, [0.0] * len(devices)

@@ -17,14 +17,12 @@ def two_types(seed: int) -> MixtureProblem:
     templates = tuple(
         Template(g, "m", {g: 1}, {c.id: rng.choice((0, *range(1, 30))) / 10 for c in classes}) for g in "ab"
     )
-    offers = tuple(
-        Offer(g, g, rng.randint(1, 500) / 100, rng.choice((None, None, rng.randint(0, 6)))) for g in "ab"
-    )
+    offers = tuple(Offer(g, g, rng.randint(1, 500) / 100, rng.choice((None, None, rng.randint(0, 6)))) for g in "ab")
     return MixtureProblem(templates, offers, classes, Limits(utilisation=rng.choice((1.0, 0.8))))
 
 
 def cheapest_of_two(problem: MixtureProblem) -> Fraction | None:
-    """Exact optimum for two types: for every count of a, give it the classes that b is worst at (fractional knapsack)."""
+    """Exact optimum for two types: each count of a takes the classes that b is worst at (fractional knapsack)."""
     a, b = problem.templates
     rho = Fraction(str(problem.limits.utilisation))
     loads = []
@@ -35,9 +33,7 @@ def cheapest_of_two(problem: MixtureProblem) -> Fraction | None:
         if pair == [None, None]:
             return None
         loads.append(pair)
-    loads.sort(
-        key=lambda p: math.inf if p[1] is None else 0 if p[0] is None else float(p[1] / p[0]), reverse=True
-    )
+    loads.sort(key=lambda p: math.inf if p[1] is None else 0 if p[0] is None else float(p[1] / p[0]), reverse=True)
     limit = math.ceil(sum((p[0] for p in loads if p[0] is not None), Fraction(0)) / rho)
     best: Fraction | None = None
     for count in range(min(limit, _most(problem.offers[0])) + 1):
@@ -79,9 +75,7 @@ def three_types_sliced(seed: int) -> MixtureProblem:
     templates = tuple(
         Template(g, "m", {g: 1}, {c.id: rng.choice((0, *range(1, 30))) / 10 for c in classes}) for g in "abc"
     )
-    offers = tuple(
-        Offer(g, g, rng.randint(1, 500) / 100, rng.choice((None, rng.randint(0, 5)))) for g in "abc"
-    )
+    offers = tuple(Offer(g, g, rng.randint(1, 500) / 100, rng.choice((None, rng.randint(0, 5)))) for g in "abc")
     return MixtureProblem(templates, offers, classes, slices=rng.randint(1, 3))
 
 
@@ -110,7 +104,7 @@ def cheapest_sliced(problem: MixtureProblem) -> Fraction | None:
 
 
 def one_class_with_roles(seed: int) -> MixtureProblem:
-    """One class, aggregated and PD templates of sizes 1 to 3 on two small offers, with every optional limit now and then."""
+    """One class, aggregated and PD templates of sizes 1 to 3 on two small offers, every optional limit now and then."""
     rng = random.Random(seed)
     request = RequestClass("c", "m", rng.randint(1, 30) / 10, kv_bytes=rng.choice((0.0, 2e8, 1e9)))
     templates = []
@@ -123,8 +117,7 @@ def one_class_with_roles(seed: int) -> MixtureProblem:
         power = float(rng.randint(1, 9) * 100)
         templates.append(Template(f"t{i}", "m", {gpu: size}, capacity, role, None, power, egress, ingress))
     offers = tuple(
-        Offer(g, g, rng.randint(1, 40) / 10, rng.randint(0, 6), rng.choice((1, 1, 2, 4)), spot=g == "b")
-        for g in "ab"
+        Offer(g, g, rng.randint(1, 40) / 10, rng.randint(0, 6), rng.choice((1, 1, 2, 4)), spot=g == "b") for g in "ab"
     )
     limits = Limits(
         utilisation=rng.choice((1.0, 0.9)),
@@ -161,12 +154,7 @@ def _value_of(problem: MixtureProblem, counts: tuple[int, ...]) -> Fraction | No
     cost = sum((Fraction(str(o.price)) * rented[o.id] for o in problem.offers), Fraction(0))
     power = sum((Fraction(t.power) * n for t, n in zip(problem.templates, counts, strict=True)), Fraction(0))
     total = sum(rented.values())
-    if (
-        limits.budget is not None
-        and cost > limits.budget
-        or limits.power is not None
-        and power > limits.power
-    ):
+    if (limits.budget is not None and cost > limits.budget) or (limits.power is not None and power > limits.power):
         return None
     spot = Fraction(str(limits.spot_share)) if limits.spot_share is not None else Fraction(1)
     if working["b"] > spot * sum(working.values()):
@@ -218,7 +206,7 @@ def _fits(sizes: tuple[int, ...], rooms: tuple[int, ...], node: int) -> bool:
             return False
         return _fits(later, tuple(r for i, r in enumerate(rooms) if i not in whole[:needed]), node)
     for i, room in enumerate(rooms):
-        if room >= first and room not in rooms[:i]:
-            if _fits(later, (*rooms[:i], room - first, *rooms[i + 1 :]), node):
-                return True
+        fresh = room >= first and room not in rooms[:i]
+        if fresh and _fits(later, (*rooms[:i], room - first, *rooms[i + 1 :]), node):
+            return True
     return False

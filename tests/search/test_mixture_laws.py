@@ -179,9 +179,7 @@ def test_power_gpus_and_ties_are_goals_too() -> None:
 def test_tiny_and_huge_numbers_are_scaled() -> None:
     """A class that needs a billionth of a replica still needs one; 1e18 replicas are counted exactly."""
     one = (Template("h", "m", {"h": 1}, {"c": 1e9}),)
-    assert _counts(_plan(MixtureProblem(one, (Offer("h", "h", 1e-9),), (RequestClass("c", "m", 1e-9),)))) == {
-        "h": 1
-    }
+    assert _counts(_plan(MixtureProblem(one, (Offer("h", "h", 1e-9),), (RequestClass("c", "m", 1e-9),)))) == {"h": 1}
     slow = (Template("h", "m", {"h": 1}, {"c": 1e-9}),)
     assert _counts(_plan(MixtureProblem(slow, (Offer("h", "h", 1e9),), (RequestClass("c", "m", 1e9),)))) == {
         "h": 10**18

@@ -14,9 +14,7 @@ from planner.search.mixture.linear import LinearModel, row_scale
 _BOUND = re.compile(r"^Lower bound:\s+(\S+)", re.MULTILINE)
 
 
-def solve_with_cbc(
-    model: LinearModel, limits: SolverLimits, hint: list[float] | None = None
-) -> LinearSolution:
+def solve_with_cbc(model: LinearModel, limits: SolverLimits, hint: list[float] | None = None) -> LinearSolution:
     """Minimise ``model`` in a child process with one thread and a fixed seed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # PuLP 3 announces the names of PuLP 4
@@ -68,9 +66,7 @@ def _translate(model: LinearModel):  # type: ignore[no-untyped-def]
     )
     for row in model.rows:
         factor = row_scale(row, variables)
-        terms = pulp.LpAffineExpression(
-            [(columns[i], c * factor * variables[i].scale) for i, c in row.terms.items()]
-        )
+        terms = pulp.LpAffineExpression([(columns[i], c * factor * variables[i].scale) for i, c in row.terms.items()])
         if row.lower == row.upper:
             problem += terms == row.lower * factor
             continue

@@ -9,7 +9,9 @@ from fractions import Fraction
 
 from planner.units import Seconds
 
-PROVED_GAP = 1e-9
+PROVED_GAP = 1e-9  # of values that are multiples of a step
+PROVED_GAP_CONTINUOUS = 1e-7  # of values that come out of an LP
+BOUND_ERROR = Fraction(1, 10**7)  # relative error of a solver's bound, never rounded up across
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,14 @@ def exact(value: float) -> Fraction:
     return Fraction(repr(float(value)))
 
 
-def relative_gap(value: float, bound: float) -> float:
-    """|value - bound| / |value|, 0 where they are equal, infinite without a bound."""
+def relative_gap(value: float, bound: float, proved: float = PROVED_GAP) -> float:
+    """|value - bound| / |value|, 0 where they agree to ``proved``, infinite without a bound."""
     if value == bound:
         return 0.0
     if not math.isfinite(bound) or value == 0.0:
         return math.inf
     gap = abs(value - bound) / abs(value)
-    return 0.0 if gap <= PROVED_GAP else gap
+    return 0.0 if gap <= proved else gap
 
 
 def value_step(coefficients: Iterable[float]) -> Fraction:
@@ -68,10 +70,10 @@ def value_step(coefficients: Iterable[float]) -> Fraction:
 
 
 def lift_bound(bound: float, step: Fraction) -> float:
-    """Round a lower bound up to the next possible value, forgiving the last digits of floating point."""
+    """Round a lower bound up to the next possible value, unless the solver's error could have carried it there."""
     if step == 0 or not math.isfinite(bound):
         return bound
-    slack = exact(max(abs(bound), 1e-300)) * Fraction(1, 10**9)
+    slack = abs(exact(bound)) * BOUND_ERROR
     return max(bound, float(math.ceil((exact(bound) - slack) / step) * step))
 
 

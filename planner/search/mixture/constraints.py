@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import product
 
-from planner.search.mixture.formulation import TINY_LOAD, Formulation
+from planner.search.mixture.formulation import TINY_LOAD, UNBOUNDED_SHARE, Formulation
 from planner.search.mixture.patterns import node_patterns, sizes_nest
 from planner.search.mixture.problem import Role
 from planner.search.mixture.space import nodes_of_replica
@@ -74,7 +74,7 @@ def serve_only_with_replicas(form: Formulation) -> None:
     Implied by the capacity rows in exact arithmetic, but a class that loads a replica by less than the solver's
     tolerance would be served by nothing. With u_p the bound is tighter than any big constant.
     """
-    full = 1.0 / form.slice_size
+    full = 1.0 / form.slice_size if form.rate_bounded else UNBOUNDED_SHARE
     for (p, w), column in form.share.items():
         replicas = [(form.replicas[k], -full) for k in form.space.of_pool(p)]
         name = f"{form.space.pools[p].id} {form.space.classes[w].id}"
@@ -98,10 +98,7 @@ def stay_within_kv_links(form: Formulation) -> None:
             traffic = [
                 (
                     column,
-                    form.space.classes[w].rate
-                    * form.space.classes[w].kv_bytes
-                    * form.slice_size
-                    * form.rate_unit,
+                    form.space.classes[w].rate * form.space.classes[w].kv_bytes * form.slice_size * form.rate_unit,
                 )
                 for (q, w), column in form.share.items()
                 if q == p and not form.space.classes[w].prefilled
@@ -164,9 +161,7 @@ def pack_nodes(form: Formulation) -> None:
         if sizes_nest(by_size, offer.node_gpus):
             used = [(c, float(s)) for s, columns in by_size.items() for c in columns]
             taken = [(c, n * offer.node_gpus) for c, n in whole]
-            form.model.row(
-                "node packing", offer.id, [*used, *taken, (nodes, -float(offer.node_gpus))], upper=0.0
-            )
+            form.model.row("node packing", offer.id, [*used, *taken, (nodes, -float(offer.node_gpus))], upper=0.0)
         else:
             _fill_by_patterns(form, offer_index, by_size, whole)
 
@@ -239,7 +234,10 @@ def limit_spot_share(form: Formulation) -> None:
 
 
 def serve_from_each_region(form: Formulation) -> None:
-    """A region serves at least its floor of all requests: sum_(p in region, entry) x_pw r_w >= floor * sum_w lambda r_w."""
+    """A region serves at least its floor of all requests.
+
+    sum over its entry pools of x_pw r_w >= floor * sum_w lambda r_w.
+    """
     total = sum(c.rate for c in form.space.classes)
     for region, floor in form.space.problem.limits.region_floor.items():
         terms: list[tuple[int, float]] = []

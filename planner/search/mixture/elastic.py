@@ -30,9 +30,7 @@ def explain_infeasible(problem: MixtureProblem) -> tuple[tuple[Relaxation, ...],
 
 def _without_capacity(problem: MixtureProblem) -> tuple[Relaxation, ...]:
     """Classes that no template on any offer can carry, whatever the limits."""
-    generous = replace(
-        problem, offers=tuple(replace(o, available=None) for o in problem.offers), limits=Limits()
-    )
+    generous = replace(problem, offers=tuple(replace(o, available=None) for o in problem.offers), limits=Limits())
     space = build_space(generous)
     found = []
     for request in space.classes:

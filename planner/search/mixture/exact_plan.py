@@ -76,9 +76,7 @@ def _settle(space: Space, mine: dict[int, Fraction], prefilled: bool, rate: Frac
             here = [p for p in mine if (pools[p].region, pools[p].template.fabric) == (region, fabric)]
             left = [p for p in here if pools[p].template.role is Role.ATTENTION]
             right = [p for p in here if pools[p].template.role is Role.FFN]
-            settled.update(
-                _scaled(mine, right, sum((settled.get(p, Fraction(0)) for p in left), Fraction(0)))
-            )
+            settled.update(_scaled(mine, right, sum((settled.get(p, Fraction(0)) for p in left), Fraction(0))))
     return {p: v for p, v in settled.items() if v > 0}
 
 

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, field
 
 from planner.search.mixture.linear import LinearModel
-from planner.search.mixture.problem import Goal
+from planner.search.mixture.problem import Goal, Role
 from planner.search.mixture.space import Space
 
 HUGE_COUNT = 1e7  # above this, one replica more or less is below any price's last digit
+UNBOUNDED_SHARE = 1e6  # largest share of a class where no sum of capacities bounds it
 TINY_LOAD = 1e-4  # below this, a solver's tolerance could serve a class with no replica at all
 
 
@@ -35,6 +36,7 @@ class Formulation:
     used: dict[int, int] = field(default_factory=dict)
     rate: int | None = None
     rate_unit: float = 1.0
+    rate_bounded: bool = True
 
     @property
     def slice_size(self) -> float:
@@ -62,7 +64,9 @@ def formulate(space: Space) -> Formulation:
     """Build all columns and rows; the objective is that of the first goal."""
     from planner.search.mixture import constraints as law
 
-    form = Formulation(space, LinearModel(), rate_unit=throughput_unit(space))
+    unit = throughput_unit(space)
+    bounded = unit < math.inf
+    form = Formulation(space, LinearModel(), rate_unit=unit if bounded else 1.0, rate_bounded=bounded)
     _add_columns(form)
     law.serve_the_demand(form)
     law.balance_prefill_and_decode(form)
@@ -89,7 +93,7 @@ def objective(form: Formulation, goal: Goal) -> dict[int, float]:
         assert form.rate is not None
         return {form.rate: -1.0}
     if goal is Goal.TEMPLATES:
-        return {column: 1.0 for column in form.used.values()}
+        return dict.fromkeys(form.used.values(), 1.0)
     if goal is Goal.POWER:
         for k, placement in enumerate(space.placements):
             terms[form.replicas[k]] = space.pools[placement.pool].template.power
@@ -101,21 +105,26 @@ def objective(form: Formulation, goal: Goal) -> dict[int, float]:
 
 
 def throughput_unit(space: Space) -> float:
-    """Multiple of the rates that the fleet could carry if every class had it alone: keeps the rate column near 1.
+    """Multiple of the rates that the fleet could carry if each class had it alone: keeps the rate column below 1.
 
-    Returns 1 where throughput is no goal or nothing bounds it.
+    Per class aggregated + min(prefill, decode + min(attention, FFN)), the least over the classes. Infinite where
+    no inventory, budget or power bounds a stage; 1 where throughput is no goal.
     """
     if space.problem.goals[0] is not Goal.THROUGHPUT:
         return 1.0
+    most = [most_replicas(space, k) for k in range(len(space.placements))]
     best = math.inf
     for request in space.classes:
-        carried = sum(
-            most_replicas(space, k) * space.pools[p.pool].capacity(request)
-            for k, p in enumerate(space.placements)
-            if space.pools[p.pool].capacity(request) > 0
-        )
-        best = min(best, carried / request.rate)
-    return best if 0 < best < math.inf else 1.0
+        role = dict.fromkeys(Role, 0.0)
+        for k, placement in enumerate(space.placements):
+            pool = space.pools[placement.pool]
+            capacity = pool.capacity(request)
+            if capacity > 0:
+                role[pool.template.role] += most[k] * capacity
+        late = role[Role.DECODE] + min(role[Role.ATTENTION], role[Role.FFN])
+        split = late if request.prefilled else min(role[Role.PREFILL], late)
+        best = min(best, (role[Role.AGGREGATED] + split) / request.rate)
+    return best if best > 0 else 1.0
 
 
 def most_replicas(space: Space, placement: int) -> float:

@@ -72,9 +72,7 @@ def _step(
     return diver.relax()
 
 
-def _round(
-    diver: Diver, bounds: dict[int, tuple[float, float]], index: int, value: float, *, up: bool
-) -> None:
+def _round(diver: Diver, bounds: dict[int, tuple[float, float]], index: int, value: float, *, up: bool) -> None:
     lower, upper = bounds[index]
     bounds[index] = (float(math.ceil(value)), upper) if up else (lower, float(math.floor(value)))
     diver.bound(index, *bounds[index])
@@ -106,9 +104,7 @@ def _shrink(diver: Diver, bounds: dict[int, tuple[float, float]], values: list[f
     return best
 
 
-def _whole_relaxation(
-    diver: Diver, bounds: dict[int, tuple[float, float]], changed: int
-) -> list[float] | None:
+def _whole_relaxation(diver: Diver, bounds: dict[int, tuple[float, float]], changed: int) -> list[float] | None:
     """The relaxation with every integer column rounded up to what it was allowed: feasible for covering rows."""
     values = diver.relax()
     if values is None:

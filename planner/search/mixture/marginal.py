@@ -27,9 +27,7 @@ class MarginalValue:
     proved: bool
 
 
-def marginal_values(
-    problem: MixtureProblem, options: SolveOptions | None = None
-) -> tuple[MarginalValue, ...]:
+def marginal_values(problem: MixtureProblem, options: SolveOptions | None = None) -> tuple[MarginalValue, ...]:
     """Re-solve with one more GPU (one more node where they come in nodes) of each limited offer.
 
     Unlimited offers have no marginal value, and an infeasible problem has none.

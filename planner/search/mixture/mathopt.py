@@ -81,9 +81,7 @@ class MathOptModel:
         self.source = source
         self.model = mathopt.Model()
         self.columns = [
-            self.model.add_variable(
-                lb=v.lower / v.scale, ub=v.upper / v.scale, is_integer=v.integer and not relax
-            )
+            self.model.add_variable(lb=v.lower / v.scale, ub=v.upper / v.scale, is_integer=v.integer and not relax)
             for v in source.variables
         ]
         self.rows = []
@@ -92,9 +90,7 @@ class MathOptModel:
             factor = row_scale(row, source.variables)
             added = self.model.add_linear_constraint(lb=row.lower * factor, ub=row.upper * factor)
             for index, coefficient in row.terms.items():
-                added.set_coefficient(
-                    self.columns[index], coefficient * factor * source.variables[index].scale
-                )
+                added.set_coefficient(self.columns[index], coefficient * factor * source.variables[index].scale)
             self.rows.append(added)
             self.row_scales.append(factor)
         self.scale = 1.0

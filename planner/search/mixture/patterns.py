@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 
 def sizes_nest(sizes: Iterable[int], node: int) -> bool:
     """Whether each size divides the next larger one and the node: then adding up GPUs decides packing exactly."""
     chain = [*sorted(set(sizes)), node]
-    return all(large % small == 0 for small, large in zip(chain, chain[1:], strict=False))
+    return all(large % small == 0 for small, large in itertools.pairwise(chain))
 
 
 def node_patterns(sizes: tuple[int, ...], node: int) -> list[tuple[int, ...]]:

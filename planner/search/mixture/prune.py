@@ -32,8 +32,7 @@ def undominated(problem: MixtureProblem) -> tuple[Template, ...]:
         t
         for t in kept
         if not any(
-            o is not t and _dominates(o, t, problem.offers) and not _dominates(t, o, problem.offers)
-            for o in kept
+            o is not t and _dominates(o, t, problem.offers) and not _dominates(t, o, problem.offers) for o in kept
         )
     ]
     order = {t.id: i for i, t in enumerate(problem.templates)}

@@ -81,9 +81,7 @@ def _demand(space: Space, plan: ExactPlan) -> Iterator[Check]:
         served = _sum(space, plan, w, LATE_ENTRY if request.prefilled else ENTRY)
         yield from _both("demand", request.id, served, plan.rate)
         if space.problem.slices is not None:
-            whole = all(
-                (s * space.problem.slices).denominator == 1 for (_, q), s in plan.share.items() if q == w
-            )
+            whole = all((s * space.problem.slices).denominator == 1 for (_, q), s in plan.share.items() if q == w)
             yield Check("slices", request.id, Fraction(0 if whole else 1), Fraction(0))
 
 

@@ -10,7 +10,14 @@ from fractions import Fraction
 
 from planner.errors import InputError, PlannerError
 from planner.search.mixture.backends import SOLVERS, SolverLimits, solve_linear
-from planner.search.mixture.certificate import lift_bound, relative_gap, value_step
+from planner.search.mixture.certificate import (
+    BOUND_ERROR,
+    PROVED_GAP,
+    PROVED_GAP_CONTINUOUS,
+    lift_bound,
+    relative_gap,
+    value_step,
+)
 from planner.search.mixture.exact_plan import ExactPlan, draw_plan, plan_value
 from planner.search.mixture.formulation import Formulation
 from planner.search.mixture.incumbent import dive
@@ -64,11 +71,12 @@ class Outcome:
     solvers: list[str] = field(default_factory=list)
     stopped_by: str | None = None
     checks: list[Check] = field(default_factory=list)
+    proved: float = PROVED_GAP
 
     @property
     def gap(self) -> float:
         """Relative gap between value and bound."""
-        return math.inf if self.value is None else relative_gap(float(self.value), self.bound)
+        return math.inf if self.value is None else relative_gap(float(self.value), self.bound, self.proved)
 
 
 def minimised_value(space: Space, plan: ExactPlan, goal: Goal) -> Fraction:
@@ -95,6 +103,7 @@ class Search:
         integers = all(form.model.variables[i].integer for i in form.model.objective)
         step = value_step(form.model.objective.values()) if integers else Fraction(0)
         self.step = step if step > 0 else Fraction(0)
+        self.out.proved = PROVED_GAP if integers else PROVED_GAP_CONTINUOUS
 
     def run(self, start: list[float] | None = None) -> Outcome:
         """Search from an optional first solution."""
@@ -109,7 +118,7 @@ class Search:
         out = self.out
         if out.value is not None:
             # The bound comes from floating point; beyond the value it only says that both are equal.
-            out.bound = min(out.bound, float(out.value))
+            out.bound = float(out.value) if out.gap == 0.0 else min(out.bound, float(out.value))
             out.status = "optimal" if out.gap == 0.0 else "feasible"
         return out
 
@@ -239,7 +248,8 @@ class Search:
     def _limits(self, seconds: Seconds | None = None) -> SolverLimits:
         rest = max(0.05, self.deadline - time.monotonic())
         # Less than one step between value and bound is proof: the bound is then lifted onto the value.
-        absolute = 0.9 * float(self.step)
+        step = float(self.step)
+        absolute = 0.9 * step if step > 20 * float(BOUND_ERROR) * abs(self.out.bound) else 0.0
         return SolverLimits(
             seconds=min(rest, seconds or rest),
             nodes=self.options.nodes,

@@ -98,7 +98,7 @@ def _certificate(goal: Goal, out: Outcome, options: SolveOptions, seconds: Secon
     sign = -1.0 if goal is Goal.THROUGHPUT else 1.0
     value = None if out.value is None else float(out.value) * sign + 0.0  # no minus zero
     bound = out.bound * sign + 0.0 if math.isfinite(out.bound) else None
-    gap = relative_gap(value, bound) if value is not None and bound is not None else None
+    gap = relative_gap(value, bound, out.proved) if value is not None and bound is not None else None
     return Certificate(
         objective=goal.value,
         value=value,
@@ -123,9 +123,7 @@ def _published(space: Space, plan: ExactPlan, problem: MixtureProblem, merged: M
             offers = {space.offers[o].gpu: space.offers[o].id for o, _ in placement.offers}
             template = pool.template
             replicas.append(
-                ReplicaCount(
-                    template.id, template.role, template.model, pool.region, offers, plan.replicas[k]
-                )
+                ReplicaCount(template.id, template.role, template.model, pool.region, offers, plan.replicas[k])
             )
     gpus = {o.id: gpus_rented(space, plan, i) for i, o in enumerate(space.offers)}
     return MixturePlan(

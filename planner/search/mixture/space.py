@@ -25,9 +25,7 @@ class Pool:
 
     def capacity(self, request: RequestClass) -> float:
         """Requests/s of the class that one replica carries alone (0: none)."""
-        usable = self.template.model == request.model and not (
-            request.prefilled and self.template.role is Role.PREFILL
-        )
+        usable = self.template.model == request.model and not (request.prefilled and self.template.role is Role.PREFILL)
         return self.template.capacity.get(request.id, 0.0) if usable else 0.0
 
 
