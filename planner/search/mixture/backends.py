@@ -20,7 +20,6 @@ from planner.search.mixture.linear import LinearModel
 from planner.units import Seconds
 
 SOLVERS: Final = ("auto", "highs", "scip", "cp-sat", "pulp-cbc")
-TOLERANCE: Final = 1e-9  # of rows and integrality, after scaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class SolverLimits:
     work: float | None = None
     seed: int = 1
     absolute_gap: float = 0.0
-    relative_gap: float = TOLERANCE
+    relative_gap: float = 1e-9
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def _solve(model: LinearModel, limits: SolverLimits, hint: list[float] | None) -
     if hint is not None:
         for column, value, variable in zip(columns, hint, model.variables, strict=True):
             column.setInitialValue(value / variable.scale, check=False)
-    options = [f"randomCbcSeed {limits.seed}", "primalTolerance 1e-9", "integerTolerance 1e-9"]
+    options = [f"randomCbcSeed {limits.seed}"]
     with tempfile.TemporaryDirectory() as folder, silent_stdout():
         log = Path(folder) / "cbc.log"
         command = pulp.PULP_CBC_CMD(

@@ -27,6 +27,7 @@ from planner.search.mixture.recheck import Check, recheck, violations
 from planner.search.mixture.space import Space
 from planner.units import Seconds
 
+WRONG = 1e-6  # relative; more than any rounding explains
 TIGHTEN = 1e-7  # capacity rows shrink by this where a solver's tolerance broke the re-check
 UNPROVEN = frozenset({"cp-sat"})  # rounds coefficients: plans are re-checked, but its bounds have been wrong
 FIRST_SHARE = 0.85  # of the time left, to the first solver of a chain
@@ -238,6 +239,8 @@ class Search:
             raise PlannerError("a solver returned no number as its bound")
         if self.goal is Goal.THROUGHPUT:
             bound *= self.form.rate_unit
+        if self.out.value is not None and bound > float(self.out.value) + WRONG * abs(float(self.out.value)):
+            return  # a checked plan beats what was "proved": that solver's word counts for nothing
         self.out.bound = max(self.out.bound, lift_bound(bound, self.step))
 
     def _closed(self) -> bool:
