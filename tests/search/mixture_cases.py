@@ -210,3 +210,22 @@ def _fits(sizes: tuple[int, ...], rooms: tuple[int, ...], node: int) -> bool:
         if fresh and _fits(later, (*rooms[:i], room - first, *rooms[i + 1 :]), node):
             return True
     return False
+
+
+def classes_with_roles(seed: int) -> MixtureProblem:
+    """Several classes over aggregated and PD templates of 1, 2 and 4 GPUs: too large to enumerate."""
+    rng = random.Random(seed)
+    classes = tuple(RequestClass(f"c{i}", "m", rng.randint(5, 60) / 10, kv_bytes=2e8 * i) for i in range(4))
+    templates = []
+    for gpu, speed in (("a", 1.0), ("b", 2.2), ("c", 0.4)):
+        for size in (1, 2, 4):
+            for role, share in ((Role.AGGREGATED, 0.8), (Role.PREFILL, 2.0), (Role.DECODE, 1.5)):
+                scale = share * speed * size**0.95
+                capacity = {c.id: round(scale * rng.uniform(0.6, 1.4), 3) for c in classes}
+                egress = 2e8 * size if role is Role.PREFILL else None
+                templates.append(Template(f"{role}-{gpu}{size}", "m", {gpu: size}, capacity, role, kv_egress=egress))
+    prices = {"a": 2.0, "b": 4.1, "c": 0.9}
+    offers = tuple(Offer(g, g, p, 40, rng.choice((1, 8))) for g, p in prices.items())
+    limits = Limits(utilisation=0.9, spare_replicas=seed % 2, budget=60.0)
+    goal = Goal.THROUGHPUT if seed % 3 == 0 else Goal.COST
+    return MixtureProblem(tuple(templates), offers, classes, limits, (goal,))

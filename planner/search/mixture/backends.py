@@ -73,12 +73,25 @@ def _without_columns(model: LinearModel, solver: str) -> LinearSolution:
     return LinearSolution("optimal", solver, [], 0.0) if holds else LinearSolution("infeasible", solver)
 
 
-def in_thread(
-    work: Callable[[], LinearSolution], stop: Callable[[], None], solver: str, seconds: Seconds
-) -> LinearSolution:
+_LEFT_BEHIND: Final[list[threading.Thread]] = []
+
+
+def leave(code: int) -> None:
+    """End the process with ``code`` at once if a solver was left behind; return if not.
+
+    To be called last: native solver threads do not survive the interpreter's own shutdown in silence.
+    """
+    if any(worker.is_alive() for worker in _LEFT_BEHIND):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def in_thread(work: Callable[[], LinearSolution], solver: str, seconds: Seconds) -> LinearSolution:
     """Run a native solver beside the main thread, so that Ctrl-C is heard at once and stdout stays clean.
 
-    A solver that ignores ``stop`` or overruns its limit by far is left behind; its answer is lost, not ours.
+    On Ctrl-C, or when it overruns its limit by far, the solver is left behind (see ``leave``): HiGHS hears no
+    interrupt, and OR-Tools' interrupter made SCIP print errors and CP-SAT abort the process.
     """
     answers: list[LinearSolution] = []
     failures: list[Exception] = []
@@ -99,10 +112,10 @@ def in_thread(
                 worker.join(0.1)
         except KeyboardInterrupt:
             interrupted = True
-            stop()
-            worker.join(1.0)
     if failures:
         raise failures[0]
+    if worker.is_alive():
+        _LEFT_BEHIND.append(worker)
     found = answers[0] if answers else LinearSolution("unknown", solver)
     return replace(found, interrupted=interrupted)
 

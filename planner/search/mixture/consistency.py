@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from planner.errors import InputError, UnknownNameError
-from planner.search.mixture.problem import Goal, MixtureProblem, Role
+from planner.search.mixture.problem import Goal, MixtureProblem
 
 
 def check_problem(problem: MixtureProblem) -> None:
@@ -106,17 +105,6 @@ def check_goals(problem: MixtureProblem) -> None:
         raise InputError("throughput needs a request class with a rate above 0: the rates are the mix")
 
 
-def serving_roles(prefilled: bool) -> tuple[frozenset[Role], ...]:
-    """The stages of a request; each is served by any of the roles in it.
-
-    Aggregated replicas do everything. Otherwise prefill, then decode or attention; attention needs FFN.
-    """
-    later = frozenset({Role.DECODE, Role.ATTENTION})
-    if prefilled:
-        return (later | {Role.AGGREGATED},)
-    return (frozenset({Role.PREFILL, Role.AGGREGATED}), later | {Role.AGGREGATED})
-
-
 def _not_negative(value: float, what: str) -> None:
     if not math.isfinite(value) or value < 0:
         raise InputError(f"{what} must be a finite number of at least 0")
@@ -130,9 +118,3 @@ def _optional_not_negative(value: float | None, what: str) -> None:
 def _share(value: float, what: str, *, above_zero: bool = False) -> None:
     if not (0.0 <= value <= 1.0) or (above_zero and value == 0.0):
         raise InputError(f"{what} must lie in {'(0, 1]' if above_zero else '[0, 1]'}")
-
-
-def names(items: Iterable[str]) -> str:
-    """Join names for a message, a few of them."""
-    listed = list(items)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -17,10 +17,8 @@ def solve_with_mathopt(
 ) -> LinearSolution:
     """Minimise ``model``. Rows are scaled by powers of two, columns by their own scale."""
     from ortools.math_opt.python import mathopt
-    from ortools.util.python.solve_interrupter import SolveInterrupter
 
     built = MathOptModel(model, relax=solver == "glop")
-    interrupter = SolveInterrupter()
     engine = getattr(mathopt.SolverType, _ENGINES[solver])
     extras = mathopt.ModelSolveParameters()
     if hint is not None:
@@ -29,17 +27,15 @@ def solve_with_mathopt(
         extras.solution_hints.append(mathopt.SolutionHint(variable_values=values))
 
     def work() -> LinearSolution:
-        stop = interrupter if solver == "cp-sat" else None  # SCIP complains on stderr, HiGHS takes none
         result = mathopt.solve(
             built.model,
             engine,
             params=parameters(solver, limits, built.scale),
             model_params=extras,
-            interrupter=stop,
         )
         return built.read(result, solver)
 
-    return in_thread(work, interrupter.interrupt, solver, limits.seconds)
+    return in_thread(work, solver, limits.seconds)
 
 
 def parameters(solver: str, limits: SolverLimits, objective_scale: float = 1.0) -> Any:
@@ -61,6 +57,7 @@ def parameters(solver: str, limits: SolverLimits, objective_scale: float = 1.0) 
     elif solver == "cp-sat":
         options.threads = 1
         options.cp_sat.mip_wanted_precision = 1e-8
+        options.cp_sat.catch_sigint_signal = False  # Python hears Ctrl-C; two handlers end in an abort
         if limits.work is not None:
             options.cp_sat.max_deterministic_time = limits.work
     return options
