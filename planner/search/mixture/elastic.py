@@ -1,0 +1,107 @@
+"""Why there is no plan: the least change of the limits, or of the demand, that makes one possible."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from planner.search.mixture.backends import SolverLimits, solve_linear
+from planner.search.mixture.formulation import Formulation, formulate
+from planner.search.mixture.plan import Relaxation
+from planner.search.mixture.problem import Goal, Limits, MixtureProblem, Offer
+from planner.search.mixture.space import Space, build_space
+
+SECONDS: Final = 10.0
+LIMIT_LAWS: Final = frozenset({"inventory", "budget", "power", "spot share", "region floor", "KV link"})
+_UNITS: Final = {"inventory": "GPUs", "budget": "$/h", "power": "W", "demand": "of the demand"}
+
+
+def explain_infeasible(problem: MixtureProblem) -> tuple[tuple[Relaxation, ...], tuple[Relaxation, ...]]:
+    """Two ways out of an infeasible problem: limits to raise (all demand met), demand to drop (all limits kept).
+
+    Each is the solution with the least sum of relative changes. Empty if that way leads nowhere.
+    """
+    problem = replace(problem, goals=(Goal.COST,))
+    unserved = _without_capacity(problem)
+    if unserved:
+        return (), unserved
+    return _least_change(problem, LIMIT_LAWS), _least_change(problem, frozenset({"demand"}))
+
+
+def _without_capacity(problem: MixtureProblem) -> tuple[Relaxation, ...]:
+    """Classes that no template on any offer can carry, whatever the limits."""
+    generous = replace(problem, offers=tuple(replace(o, available=None) for o in problem.offers), limits=Limits())
+    space = build_space(generous)
+    found = []
+    for request in space.classes:
+        if not any(pool.capacity(request) > 0 for pool in space.pools):
+            message = f"request class {request.id}: no offered GPU has a capacity above 0 for it"
+            found.append(Relaxation("demand", request.id, 1.0, message))
+    return tuple(found)
+
+
+def _least_change(problem: MixtureProblem, laws: frozenset[str]) -> tuple[Relaxation, ...]:
+    form = _elastic_form(problem, laws)
+    slack = _add_slack(form, laws)
+    form.model.minimise({column: weight for column, (_, _, weight) in slack.items()})
+    found = solve_linear(form.model, "highs", SolverLimits(seconds=SECONDS, relative_gap=1e-6))
+    if found.values is None:
+        return ()
+    changes = []
+    for column, (law, name, weight) in slack.items():
+        amount = found.values[column]
+        if amount * weight > 1e-7:
+            changes.append(_relaxation(problem, law, name, amount))
+    return tuple(changes)
+
+
+def _elastic_form(problem: MixtureProblem, laws: frozenset[str]) -> Formulation:
+    """Columns must not hide a limit that is to be relaxed: no offer is left out and no count capped."""
+    if "inventory" not in laws:
+        return formulate(build_space(problem))
+    open_offers = tuple(replace(o, available=None) for o in problem.offers)
+    limits = replace(problem.limits, budget=None, power=None)
+    form = formulate(build_space(replace(problem, offers=open_offers, limits=limits)))
+    by_id = {o.id: o for o in problem.offers}
+    offers = tuple(replace(o, available=by_id[o.id].available) for o in form.space.offers)
+    form.space = Space(problem, form.space.classes, offers, form.space.pools, form.space.placements)
+    from planner.search.mixture import constraints as law
+
+    law.stay_within_inventory(form)
+    law.stay_within_budget(form)
+    law.stay_within_power(form)
+    return form
+
+
+def _add_slack(form: Formulation, laws: frozenset[str]) -> dict[int, tuple[str, str, float]]:
+    """A column per relaxable row that absorbs its violation; its weight makes changes relative to the limit."""
+    slack: dict[int, tuple[str, str, float]] = {}
+    for row in list(form.model.rows):
+        if row.law not in laws:
+            continue
+        column = form.model.variable(f"slack {row.law} {row.name}")
+        limit = row.upper if row.upper < float("inf") else row.lower
+        slack[column] = (row.law, row.name, 1.0 / max(abs(limit), 1.0))
+        row.terms[column] = -1.0 if row.law in LIMIT_LAWS and row.law != "region floor" else 1.0
+        if row.law == "demand":
+            form.model.variables[column].upper = max(row.lower, 0.0)
+            slack[column] = (row.law, row.name, 1.0 / max(row.lower, 1.0))
+    return slack
+
+
+def _relaxation(problem: MixtureProblem, law: str, name: str, amount: float) -> Relaxation:
+    if law == "demand":
+        share = min(1.0, amount / (problem.slices or 1))
+        rate = next(c.rate for c in problem.classes if c.id == name)
+        message = f"request class {name}: {share:.3%} of its {rate:g} requests/s cannot be served"
+        return Relaxation(law, name, share, message)
+    if law == "inventory":
+        offer: Offer = next(o for o in problem.offers if o.id == name)
+        amount = float(-(-round(amount * 1e6) // 10**6))
+        message = f"offer {name}: {offer.available} GPUs available, {amount:g} more needed"
+        return Relaxation(law, name, amount, message)
+    if law in ("budget", "power"):
+        limit = problem.limits.budget if law == "budget" else problem.limits.power
+        message = f"{law}: the limit of {limit:g} {_UNITS[law]} must rise by {amount:.6g} {_UNITS[law]}"
+        return Relaxation(law, name, amount, message)
+    return Relaxation(law, name, amount, f"{law} {name}: must be relaxed by {amount:.6g}")
