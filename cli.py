@@ -52,6 +52,8 @@ ConcurrencyOption = Annotated[
     float | None, typer.Option("--concurrency", help="Closed loop: requests in flight over all replicas.")
 ]
 EngineOption = Annotated[str, typer.Option("--engine", help="Serving engine profile: vllm, sglang, trtllm ...")]
+SolverOption = Annotated[str, typer.Option("--solver", help="auto, highs, scip, cp-sat or pulp-cbc.")]
+TimeLimitOption = Annotated[str, typer.Option("--time-limit", help="Stop there with the best plan and its gap.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
 
 
@@ -259,6 +261,29 @@ def simulate(
 
 
 @app.command()
+def allocate(
+    profile: Annotated[Path, typer.Argument(help="JSON of offers, classes and capacities, or a Mélange file.")],
+    solver: SolverOption = "auto",
+    time_limit: TimeLimitOption = "60s",
+    output: OutputOption = "table",
+    out: OutOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Exact mixture of GPU types for capacities that you measured yourself (no cost model)."""
+    from planner.job.allocation import read_allocation
+    from planner.report.allocation import emit_allocation
+    from planner.report.emit import check_formats
+    from planner.search.allocate import allocate as run
+    from planner.search.mixture import SolveOptions
+    from planner.units import parse_duration
+
+    check_formats(output, out, allowed=("table", "json", "yaml"))
+    problem = read_allocation(profile)
+    result = run(problem, SolveOptions(solver=solver, seconds=parse_duration(time_limit, "--time-limit")))
+    _leave(emit_allocation(result, output, out))
+
+
+@app.command()
 def schema(
     what: Annotated[str, typer.Argument(help="plan (what search saves) or job (the question).", show_default=False)],
 ) -> None:
@@ -355,6 +380,14 @@ def _job(**options: Any) -> Any:
     from planner.job.parse import parse_job
 
     return parse_job(**options)
+
+
+def _leave(code: int) -> None:
+    """End with ``code``; a solver thread that Ctrl-C left behind must not outlive the output."""
+    from planner.search.mixture.backends import leave
+
+    leave(code)
+    raise typer.Exit(code)
 
 
 def _progress() -> Any:
