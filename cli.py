@@ -156,6 +156,9 @@ def estimate(
     concurrency: ConcurrencyOption = None,
     static: Annotated[bool, typer.Option("--static", help="One static batch instead of a closed loop.")] = False,
     engine: EngineOption = "vllm",
+    engine_version: Annotated[
+        str, typer.Option("--engine-version", help="Version of the engine, where older ones behave otherwise.")
+    ] = "",
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -167,6 +170,8 @@ def estimate(
 
     catalogs = _catalogs(catalog, assume_arch)
     if points is not None:
+        if model is not None:
+            raise InputError(f"MODEL {model!r} and --from cannot go together", hint="the file names the models")
         from planner.api import estimate as run
         from planner.job.points import read_points
 
@@ -183,7 +188,7 @@ def estimate(
     check_formats(output, out, allowed=("table", "json"))
     request = SingleRequest.checked(
         model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
-        static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas,
+        static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas, engine_version=engine_version,
     )  # fmt: skip
     emit_single(request, catalogs, output, out)
 
@@ -403,6 +408,9 @@ def main() -> None:
     except PlannerError as failure:
         _fail(str(failure), failure.hint, failure.exit_code)
     except TyperException as failure:
+        if type(failure).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself
+            typer.echo(failure.format_message())
+            sys.exit(0)
         message = failure.format_message() if hasattr(failure, "format_message") else str(failure)
         _fail(
             " ".join(message.split()),

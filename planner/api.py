@@ -14,12 +14,13 @@ from planner.architecture.precision import PRECISIONS
 from planner.catalog.hardware import Accelerator
 from planner.catalog.load import HardwareCatalog, load_hardware
 from planner.cost.efficiency import load_efficiency
-from planner.errors import NoPlanError, UnknownNameError
+from planner.errors import InputError, NoPlanError, UnknownNameError
 from planner.job.fleet import Fleet
 from planner.job.job import Job
 from planner.job.points import Point
 from planner.job.traffic import Traffic
 from planner.plan import PlanFile, Pool, plan_file, sha256
+from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
 from planner.serving.engine import load_engine
@@ -32,6 +33,9 @@ from planner.simulation.replay import Replayed, replay
 _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
 UNDATED_STATIC = "2024"
+CURRENT = "current"
+# Splits that the shape of the model forbids are no candidates that failed.
+SHAPE_REASONS = ("divide by tp", "divide by ep", "does not divide", "spread", "spread evenly", "than layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +109,42 @@ def search(
     )
     if not outcome.ranked:
         raise no_plan(outcome.rejections.rows())
+    require_rankable(outcome, job)
     ranked = recheck(outcome, job, progress) if job.simulate_top else [(c, None) for c in outcome.ranked]
     return plan_file(
         job, outcome, ranked, elapsed=time.perf_counter() - started, catalog_sha256=catalogs.hardware.sha256,
-        model_sha256=sha256(distill(model)), argv=argv,
+        model_sha256=sha256(distill(model)), warnings=doubts(model, job), argv=argv,
     )  # fmt: skip
+
+
+def require_rankable(outcome: Outcome, job: Job) -> None:
+    """Refuse an objective that was asked for but whose facts are missing. Raises InputError."""
+    names = ", ".join(sorted({c.replica.accelerator.id for c in outcome.ranked}))
+    if job.objective == "cost" and all(c.price is None for c in outcome.ranked):
+        raise InputError(f"--objective cost: no price is known of {names}", hint="add one with --catalog, see docs/")
+    if job.objective == "energy" and all(c.replica.accelerator.power <= 0 for c in outcome.ranked):
+        raise InputError(f"--objective energy: no power is known of {names}", hint="add tdp_w with --catalog")
+
+
+def doubts(model: Model, job: Job) -> list[str]:
+    """What a user should doubt although a plan was found."""
+    found, total = [], job.workload.isl + job.workload.osl
+    if model.max_context is not None and total > model.max_context:
+        found.append(f"{total:,.0f} tokens of a request exceed the context of {model.max_context:,} of {model.id}")
+    if not job.slo.limits and job.workload.concurrency is None and job.workload.rate is None:
+        found.append("no latency limit is set, so plans run close to saturation; set --ttft and --tpot")
+    return found
 
 
 def no_plan(rows: list[tuple[str, int, str]]) -> NoPlanError:
     """Turn a ledger into the one line that says why there is no plan, and the nearest miss."""
     if not rows:
-        return NoPlanError("no plan: the fleet allows no layout", hint="add GPUs")
-    total = sum(count for _, count, _ in rows)
-    reason, count, nearest = next((row for row in rows if row[0].startswith(("misses", "fleet"))), rows[0])
+        return NoPlanError("no plan: the fleet or the budget allows no layout", hint="add GPUs or raise --budget")
+    usable = [row for row in rows if not row[0].endswith(SHAPE_REASONS)] or rows
+    total = sum(count for _, count, _ in usable)
+    reason, count, nearest = next((row for row in usable if row[0].startswith(("misses", "fleet"))), usable[0])
     return NoPlanError(
-        f"no plan meets the request: {count} of {total} rejected candidates fail by '{reason}'",
+        f"no plan meets the request: {count} of {total} candidates fail by '{reason}'",
         hint=f"nearest miss: {nearest}",
     )
 
@@ -131,10 +156,10 @@ def estimate(points: Sequence[Point], *, catalogs: Catalogs | None = None) -> li
 
 
 def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
-    """Build the replica of a fixed configuration.
+    """Build the replica of a row of a file of configurations.
 
-    Static batches without date or version are taken as offline benchmarks of 2023-24 software, where that way of
-    measuring comes from; everything else undated is current.
+    Static batches without date or version are taken as the published offline benchmarks of 2023-24 software, where that
+    way of measuring comes from; everything else undated is current, and so is whatever says ``date = CURRENT``.
     """
     date = point.date
     if point.mode == "static" and not date and not point.engine_version:

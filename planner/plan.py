@@ -125,9 +125,11 @@ class RejectedRow(_Model):
 
 
 class SearchInfo(_Model):
-    """How large the search was."""
+    """How large the search was; ``feasible`` plans met the request, ``warnings`` say what to doubt."""
 
     candidates: int
+    feasible: int
+    warnings: list[str]
     operating_points: int
     elapsed_s: float
     rejected: list[RejectedRow]
@@ -285,6 +287,7 @@ def plan_file(
     elapsed: float,
     catalog_sha256: str,
     model_sha256: str,
+    warnings: Sequence[str] = (),
     argv: Sequence[str],
 ) -> PlanFile:
     """Everything that a search found, ready to be saved.
@@ -302,6 +305,8 @@ def plan_file(
         plans=plans,
         search=SearchInfo(
             candidates=outcome.candidates,
+            feasible=len(outcome.ranked),
+            warnings=list(warnings),
             operating_points=outcome.points,
             elapsed_s=round(elapsed, 3),
             rejected=[RejectedRow(reason=r, count=n, nearest=near) for r, n, near in outcome.rejections.rows()],
@@ -319,12 +324,13 @@ def plan_file(
 
 
 def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:
+    tpot = c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])
     return {
         "gpu": c.replica.accelerator.id,
         "layout": str(c.layout),
         "weights": c.replica.weights,
         "output_tok_s_per_gpu": significant(c.output_rate / c.gpus),
-        "tok_s_per_user": significant(1 / c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])),
+        "tok_s_per_user": significant(1 / tpot) if tpot > 0 else None,
     }
 
 

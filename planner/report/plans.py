@@ -75,8 +75,10 @@ def _verdict(found: PlanFile) -> str:
             f"Plan 1 leads on {certificate.objective} after simulation; the closed form put another plan "
             f"{certificate.gap:.1%} ahead of it."
         )
-    if len(found.plans) == 1:
+    if found.search.feasible == 1:
         return start + "; no other plan meets the request."
+    if len(found.plans) == 1:
+        return start + "."
     second = found.plans[1]
     gap = second.certificate.gap
     if gap < 5e-4:

@@ -27,7 +27,7 @@ class GpuMemory:
 class Candidate:
     """One deployable answer: equal replicas of one layout on one GPU type.
 
-    ``per_replica`` is what one replica does; ``rate`` requests/s of all of them; ``idle`` GPUs of the type left over;
+    ``per_replica`` is what one replica does; ``rate`` requests/s of all of them; ``idle`` GPUs of the fleet left over;
     ``price`` US dollars per GPU and hour, None when unknown.
     """
 
@@ -87,6 +87,7 @@ class Outcome:
     rejections: Rejections = field(default_factory=Rejections)
     candidates: int = 0
     points: int = 0
+    fleet: int = 0
     objective: Objective = "throughput"
 
 

@@ -180,4 +180,6 @@ def performance(checked: Checked) -> Performance:
 
 
 def _percentiles(statistic: Statistic) -> dict[str, float]:
-    return {name: getattr(statistic, name) for name in STATISTICS}
+    """Seconds by statistic; 0 where no request has one (outputs of one token have no TPOT)."""
+    values = {name: float(getattr(statistic, name)) for name in STATISTICS}
+    return {name: 0.0 if math.isnan(value) else value for name, value in values.items()}

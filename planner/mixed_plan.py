@@ -1,0 +1,133 @@
+"""A mixture of unequal replicas, written down as a Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from planner.job.job import Job
+from planner.plan import Certificate, Latency, Performance, Plan, Pool, plan_of, significant
+from planner.search.mixed import Menu
+from planner.search.mixture import MixturePlan, MixtureResult, ReplicaCount
+from planner.search.ranking import Candidate, Outcome
+from planner.search.rerate import at_rate
+
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+
+
+def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, fleet: int | None = None) -> Plan:
+    """The plan of a solved mixture; ``fleet`` GPUs there are, None if unlimited.
+
+    With one request class every pool runs at the load that it was given; with several it is shown at its capacity,
+    which is on the safe side. Means are weighted by requests, percentiles are those of the slowest pool.
+    """
+    assert result.plan is not None
+    priced = all(c.price is not None for c in menu.candidates.values())
+    parts = [_pool_parts(menu, result.plan, kind) for kind in result.plan.replicas]
+    plans = [plan_of(c, 1, Outcome(ranked=[c]), job.slo.percentile) for part in parts for c, _ in part]
+    rates = [rate for part in parts for _, rate in part]
+    predicted = combined([p.predicted for p in plans], rates, result.plan.gpus_total)
+    cost = result.plan.cost if priced else None
+    pools = [_widest(part, job) for part in parts]
+    basis = "modelled" if any(p.basis == "modelled" for p in plans) else "calibrated"
+    band = {key: _scaled(plans[0], key, predicted, job.slo.percentile) for key in plans[0].band}
+    return Plan(
+        rank=rank,
+        mode="aggregated" if len(pools) == 1 else "mixed",
+        gpus={gpu: count for gpu, count in result.plan.gpus.items() if count},
+        gpus_total=result.plan.gpus_total,
+        gpus_idle=0 if fleet is None else fleet - result.plan.gpus_total,
+        cost_usd_per_hour=None if cost is None else significant(cost),
+        usd_per_million_output_tokens=None
+        if cost is None
+        else significant(cost / 3600 / max(predicted.output_tok_s, 1e-9) * 1e6),
+        predicted=predicted,
+        simulated=None,
+        notes=_notes(menu, result.plan),
+        pools=pools,
+        certificate=_certificate(result, predicted),
+        basis=basis,
+        band=band,
+    )
+
+
+def _pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[Candidate, float]]:
+    """What one pool serves: a candidate and the requests/s of each class."""
+    shares = {name: row[kind.template] for name, row in plan.assignment.items() if row.get(kind.template)}
+    found = []
+    for name, rate in shares.items():
+        candidate = menu.candidates[kind.template, name]
+        most = candidate.per_replica.rate * kind.count
+        whole = replace(candidate, replicas=kind.count, rate=most, idle=0)
+        alone = len(menu.classes) == 1
+        found.append((at_rate(whole, min(rate, most)) if alone else whole, rate))
+    return found
+
+
+def _widest(part: list[tuple[Candidate, float]], job: Job) -> Pool:
+    """The pool as the class with most requests sees it."""
+    candidate = max(part, key=lambda pair: pair[1])[0]
+    return plan_of(candidate, 1, Outcome(ranked=[candidate]), job.slo.percentile).pools[0]
+
+
+def combined(parts: list[Performance], rates: list[float], gpus: int) -> Performance:
+    """Performance of pools side by side: ``rates`` requests/s each."""
+    total = sum(rates)
+    output = sum(p.output_tok_s * rate / p.request_rate for p, rate in zip(parts, rates, strict=True))
+
+    def together(metric: str) -> Latency:
+        values: Mapping[str, list[float]] = {
+            name: [float(getattr(getattr(p, metric), name)) for p in parts] for name in _STATISTICS
+        }
+        mean = sum(value * rate for value, rate in zip(values["mean"], rates, strict=True)) / total
+        slowest = {name: significant(max(column)) for name, column in values.items() if name != "mean"}
+        return Latency(mean=significant(mean), **slowest)
+
+    return Performance(
+        output_tok_s=significant(output),
+        output_tok_s_per_gpu=significant(output / gpus),
+        request_rate=significant(total),
+        ttft_ms=together("ttft_ms"),
+        tpot_ms=together("tpot_ms"),
+        e2e_ms=together("e2e_ms"),
+    )
+
+
+def _scaled(plan: Plan, key: str, predicted: Performance, percentile: str) -> tuple[float, float]:
+    """The band of a quantity, moved from one pool to the mixture: the same ratios hold."""
+
+    def shown(performance: Performance) -> float:
+        if key == "output_tok_s":
+            return performance.output_tok_s
+        return float(getattr(getattr(performance, key), percentile))
+
+    ratio = shown(predicted) / max(shown(plan.predicted), 1e-12)
+    low, high = plan.band[key]
+    return significant(low * ratio), significant(high * ratio)
+
+
+def _certificate(result: MixtureResult, predicted: Performance) -> Certificate:
+    """The proof of the optimiser; throughput in output tokens/s instead of its multiple of the asked mix."""
+    proof = result.certificate
+    value, bound = proof.value or 0.0, proof.bound or 0.0
+    scale = predicted.output_tok_s / value if proof.objective == "throughput" and value else 1.0
+    return Certificate(
+        objective=proof.objective,
+        value=significant(value * scale),
+        bound=significant(bound * scale),
+        gap=significant(proof.gap or 0.0),
+        status="optimal" if proof.status == "optimal" else "feasible",
+        solver=proof.solver,
+        elapsed_s=round(proof.seconds, 3),
+        rows_checked=proof.rows_checked,
+    )
+
+
+def _notes(menu: Menu, plan: MixturePlan) -> list[str]:
+    """Who serves which class, where there are several."""
+    if len(menu.classes) == 1:
+        return []
+    return [
+        f"{name}: " + ", ".join(f"{rate:.3g}/s on {pool}" for pool, rate in sorted(row.items()) if rate > 0)
+        for name, row in plan.assignment.items()
+    ]
