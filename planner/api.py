@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planner.architecture.catalog import load_model
@@ -13,13 +13,19 @@ from planner.architecture.model import Model
 from planner.architecture.precision import PRECISIONS
 from planner.catalog.hardware import Accelerator
 from planner.catalog.load import HardwareCatalog, load_hardware
+from planner.comparison import Comparison, FleetOffer
+from planner.comparison import compare as compare_fleets
 from planner.cost.efficiency import load_efficiency
 from planner.errors import InputError, NoPlanError, UnknownNameError
+from planner.job.comparing import ComparisonRequest
 from planner.job.fleet import Fleet
+from planner.job.fleets import FleetSpec
 from planner.job.job import Job
 from planner.job.points import Point
 from planner.job.traffic import Traffic
 from planner.plan import PlanFile, Pool, plan_file, sha256
+from planner.search.mixed import UNPRICED
+from planner.search.mixture import Offer
 from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
@@ -67,6 +73,21 @@ class Catalogs:
             accelerator = hardware.accelerator(name)
             counts[accelerator.id] = counts.get(accelerator.id, 0) + count
         return [self._supply(hardware.accelerator(gpu), count) for gpu, count in counts.items()]
+
+    def fleet_offer(self, fleet: FleetSpec) -> FleetOffer:
+        """Resolve the names and prices of a fleet. Raises UnknownNameError."""
+        supplies: dict[str, Supply] = {}
+        offers: list[Offer] = []
+        for index, spec in enumerate(fleet.offers):
+            supply = self._supply(self.hardware.accelerator(spec.gpu), spec.count or 0)
+            price = spec.price if spec.price is not None else supply.price
+            gpu = supply.accelerator.id
+            known = supplies.get(gpu)
+            supplies[gpu] = replace(supply, price=price, count=supply.count + (known.count if known else 0))
+            name = gpu if all(o.id != gpu for o in offers) else f"{gpu}#{index}"
+            cost = UNPRICED if price is None else price
+            offers.append(Offer(name, gpu, cost, spec.count, spec.node_gpus, spec.region, spec.spot))
+        return FleetOffer(fleet.name, tuple(supplies.values()), tuple(offers))
 
     def _supply(self, accelerator: Accelerator, count: int) -> Supply:
         price = self.hardware.reference_price(accelerator.id)
@@ -181,6 +202,20 @@ def simulate(
     plan, job = found.plan(rank), Job.model_validate(found.job)
     replica = replica_of_pool(job.model, plan.pools[0], catalogs or Catalogs())
     return replay(plan, job, replica, traffic or Traffic(seed=job.seed), progress)
+
+
+def compare(
+    asked: ComparisonRequest, *, catalogs: Catalogs | None = None, progress: Progress | None = None
+) -> Comparison:
+    """The same job on several fleets, on their union, and on each GPU type without limit.
+
+    Raises UnknownNameError, InputError; a fleet that cannot do the job is an entry with a reason, not an error.
+    """
+    known = catalogs or Catalogs()
+    fleets = [known.fleet_offer(fleet) for fleet in asked.fleets]
+    return compare_fleets(
+        known.model(asked.job.model), load_engine(asked.job.engine, known.folders), fleets, asked, progress
+    )
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:

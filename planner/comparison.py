@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from planner.architecture.model import Model
-from planner.job.classes import WorkloadClass
+from planner.job.comparing import ComparisonRequest
 from planner.job.job import Job
 from planner.mixed_plan import mixture_plan
 from planner.plan import Plan
-from planner.search.mixed import Menu, build_menu, offers_of, problem_of, solve_fleet
-from planner.search.mixture import MixtureResult, Offer, SolveOptions
+from planner.search.mixed import Menu, build_menu, offers_of, problem_of, solve_fleet, with_corners
+from planner.search.mixture import Limits, MixtureResult, Offer, SolveOptions
 from planner.search.mixture.marginal import marginal_values
 from planner.search.search import Progress, Supply
 from planner.serving.engine import Engine
@@ -55,21 +55,20 @@ class Marginal:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that is compared, and who wins why."""
+    """Everything that is compared, and who wins why; ``bucketing`` bounds what counting into classes may hide."""
 
     entries: tuple[Entry, ...]
     marginal: tuple[Marginal, ...]
     winner: str
     why: str
+    bucketing: str | None = None
 
 
 def compare(
     model: Model,
     engine: Engine,
     fleets: Sequence[FleetOffer],
-    job: Job,
-    classes: tuple[WorkloadClass, ...],
-    options: SolveOptions,
+    asked: ComparisonRequest,
     progress: Progress | None = None,
 ) -> Comparison:
     """Solve the job exactly on every fleet, on their union, and on each GPU type without limit.
@@ -79,12 +78,13 @@ def compare(
     """
     show = progress or (lambda message: None)
     union = _union(fleets)
-    menu = build_menu(model, engine, _largest(union.supplies), job, classes, progress)
-    scale = 1.0 if job.workload.rate is not None else None
+    job, scale = asked.job, 1.0 if asked.job.workload.rate is not None else None
+    menu = build_menu(model, engine, _largest(union.supplies), job, asked.classes, progress)
+    solver = _Solver(menu, asked)
     entries, results = [], {}
     for fleet in [*fleets, *([union] if len(fleets) > 1 else [])]:
         show(f"solving {fleet.name}")
-        results[fleet.name] = solve_fleet(menu, fleet.offers, scale=scale, options=options)
+        results[fleet.name] = solver.solve(fleet.offers, scale)
         entries.append(_entry(menu, results[fleet.name], job, fleet, given=fleet is not union))
     carried = scale or max((r.plan.rate_multiple for r in results.values() if r.plan), default=None)
     for supply in union.supplies:
@@ -95,10 +95,65 @@ def compare(
                 Entry(alone.name, None, "no given fleet carries the job, so there is no rate to match", False)
             )
             continue
-        result = solve_fleet(menu, alone.offers, scale=carried, options=options)
-        entries.append(_entry(menu, result, job, alone, given=False))
-    marginal = _marginal(menu, union, scale, options)
-    return Comparison(tuple(entries), marginal, *_winner(entries, scale is not None))
+        entries.append(_entry(menu, solver.solve(alone.offers, carried), job, alone, given=False))
+    bucketing = _bucketing(model, engine, union, asked, results.get("union") or results[fleets[0].name])
+    winner, why = _winner(entries, scale is not None)
+    return Comparison(tuple(entries), solver.marginal(union, scale), winner, why, bucketing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Solver:
+    """The exact mixture of one menu under the rules that were asked."""
+
+    menu: Menu
+    asked: ComparisonRequest
+
+    @property
+    def limits(self) -> Limits:
+        rules = self.asked.rules
+        return Limits(rules.headroom, rules.spare, rules.budget, spot_share=rules.spot_share)
+
+    @property
+    def options(self) -> SolveOptions:
+        return SolveOptions(solver=self.asked.rules.solver, seconds=self.asked.rules.seconds)
+
+    def solve(self, offers: tuple[Offer, ...], scale: float | None) -> MixtureResult:
+        return solve_fleet(self.menu, offers, scale=scale, limits=self.limits, options=self.options)
+
+    def marginal(self, union: FleetOffer, scale: float | None) -> tuple[Marginal, ...]:
+        """Both views of one more GPU: money saved at the asked rate, and output gained when everything is used."""
+
+        def gains(goal_scale: float | None) -> dict[str, float]:
+            problem = problem_of(self.menu, union.offers, scale=goal_scale, limits=self.limits)
+            return {m.offer: m.gain / m.gpus for m in marginal_values(problem, self.options)}
+
+        saved, gained = gains(scale) if scale is not None else {}, gains(None)
+        tokens = sum(c.rate * c.osl for c in self.menu.classes)
+        return tuple(
+            Marginal(offer.id, saved.get(offer.id, 0.0), gained.get(offer.id, 0.0) * tokens)
+            for offer in union.offers
+            if offer.available is not None
+        )
+
+
+def _bucketing(
+    model: Model, engine: Engine, union: FleetOffer, asked: ComparisonRequest, solved: MixtureResult
+) -> str | None:
+    """What counting a trace into classes may hide: the cost with the shortest and longest lengths of each class."""
+    if all(c.low == c.high for c in asked.classes) or solved.plan is None or asked.job.workload.rate is None:
+        return None
+    bounds = []
+    for corner in ("low", "high"):
+        menu = build_menu(model, engine, _largest(union.supplies), asked.job, with_corners(asked.classes, corner))
+        result = _Solver(menu, asked).solve(tuple(replace(o, available=None) for o in union.offers), 1.0)
+        bounds.append(None if result.plan is None else result.plan.cost)
+    low, high = bounds
+    above = "no fleet" if high is None else f"{high:,.4g} $/h"
+    below = "0 $/h" if low is None else f"{low:,.4g} $/h"
+    return (
+        f"{len(asked.classes)} classes stand for the trace. Were every request at the short or the long end of its "
+        f"class, the cheapest mixture would cost {below} or {above}, against {solved.plan.cost:,.4g} $/h at the means."
+    )
 
 
 def _union(fleets: Sequence[FleetOffer]) -> FleetOffer:
@@ -140,24 +195,6 @@ def _entry(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer, *, gi
         nearest = next((f"{reason}: {near}" for reason, _, near in menu.rejections.rows()), "no layout serves the job")
         return Entry(fleet.name, None, "; ".join(parts) or nearest, given)
     return Entry(fleet.name, mixture_plan(menu, result, job, fleet=fleet.gpus or None), None, given)
-
-
-def _marginal(menu: Menu, union: FleetOffer, scale: float | None, options: SolveOptions) -> tuple[Marginal, ...]:
-    """Both views of one more GPU: money saved at the asked rate, and output gained when everything is used."""
-    saved = {}
-    if scale is not None:
-        saved = {
-            m.offer: m.gain / m.gpus for m in marginal_values(problem_of(menu, union.offers, scale=scale), options)
-        }
-    tokens = sum(c.rate * c.osl for c in menu.classes)
-    gained = {
-        m.offer: m.gain / m.gpus * tokens for m in marginal_values(problem_of(menu, union.offers, scale=None), options)
-    }
-    return tuple(
-        Marginal(offer.id, saved.get(offer.id, 0.0), gained.get(offer.id, 0.0))
-        for offer in union.offers
-        if offer.available is not None
-    )
 
 
 def _winner(entries: Sequence[Entry], rated: bool) -> tuple[str, str]:
