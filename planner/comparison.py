@@ -170,7 +170,7 @@ def _union(fleets: Sequence[FleetOffer]) -> FleetOffer:
             known_offer = offers.get(key)
             offers[key] = offer if known_offer is None else _added(known_offer, offer)
     named = tuple(
-        replace(o, id=f"{o.id}#{i}") if _twice(o, offers.values()) else o for i, o in enumerate(offers.values())
+        replace(o, id=f"{o.gpu} at {o.price:g} $/h") if _twice(o, offers.values()) else o for o in offers.values()
     )
     return FleetOffer("union", tuple(supplies.values()), named)
 
