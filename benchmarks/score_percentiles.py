@@ -2,8 +2,9 @@
 
 usage: python benchmarks/score_percentiles.py
 
-Each best plan of a search without limits runs at 20 to 90 % of its highest stable rate: fixed lengths,
-Poisson arrivals, 4,000 requests. Prints the median and the 90th percentile of |closed form/simulation - 1|, and the median signed error.
+Each best plan of a search without limits runs at 20 to 90 % of its highest stable rate: fixed lengths, Poisson
+arrivals, 4,000 requests. Prints the median and the 90th percentile of |closed form/simulation - 1|, and the median
+signed error.
 """
 
 from __future__ import annotations

@@ -49,8 +49,11 @@ def grouped(fields: Fields, family: Family, heads: int, kv_heads: int, width: in
     )
 
 
-def latent_attention(fields: Fields, family: Family, index: int) -> LatentAttention:
-    """Build multi-head latent attention, with the sparse indexer where the config has one."""
+def latent_attention(fields: Fields, family: Family, index: int, value_dim: int | None = None) -> LatentAttention:
+    """Build multi-head latent attention, with the sparse indexer where the config has one.
+
+    ``value_dim`` is what the class assumes for the width of values; without it the config must say.
+    """
     query_rank = fields.optional("q_lora_rank") or 0
     kv_rank = fields.count("kv_lora_rank")
     indexer = _indexer(fields, index)
@@ -61,7 +64,7 @@ def latent_attention(fields: Fields, family: Family, index: int) -> LatentAttent
         kv_rank=kv_rank,
         nope_dim=fields.count("qk_nope_head_dim"),
         rope_dim=fields.count("qk_rope_head_dim"),
-        value_dim=fields.count("value_dim"),
+        value_dim=fields.count("value_dim", value_dim),
         indexer=indexer,
         small_parameters=query_rank + kv_rank + norm,
     )
@@ -82,7 +85,11 @@ def window_of(fields: Fields, family: Family, index: int) -> int | None:
     rule."""
     window = fields.optional("window", minimum=1)
     types = fields.items("layer_types", fields.count("layers"))
-    if window is None or not fields.flag("use_sliding_window", True):
+    if not fields.flag("use_sliding_window", True):
+        return None
+    if window is None and types is not None and types[index] == "sliding_attention":
+        raise fields.missing("window")
+    if window is None:
         return None
     if types is not None:
         return window if types[index] in ("sliding_attention", "chunked_attention") else None
@@ -101,4 +108,4 @@ def every(period: int) -> WindowRule:
 
 def beyond_max_window_layers(fields: Fields, index: int) -> bool:
     """Follow Qwen2: the first ``max_window_layers`` see everything."""
-    return index >= fields.count("max_window_layers", fields.count("layers"), minimum=0)
+    return index >= fields.count("max_window_layers", minimum=0)
