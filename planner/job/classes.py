@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import InputError
+from planner.job.documents import as_number, as_text, read_document, shown
 from planner.job.traces import Trace
 from planner.units import PerSecond
 
 _MAX_CLASSES = 200
+_MAX_TOKENS = 100_000_000
+_MAX_RATE = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,7 @@ def single_class(isl: float, osl: float, rate: PerSecond | None) -> tuple[Worklo
 
 def read_classes(path: Path) -> tuple[WorkloadClass, ...]:
     """Read ``classes: [{name, isl, osl, rate}, ...]`` from YAML or JSON. Raises InputError naming entry and key."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"--workload {path}: cannot be read: {problem}") from None
-    except yaml.YAMLError as problem:
-        raise InputError(f"--workload {path}: not YAML: {' '.join(str(problem).split())[:200]}") from None
+    data = read_document(path, f"--workload {path}")
     rows = data.get("classes") if isinstance(data, dict) else None
     if not isinstance(rows, list) or not rows:
         raise InputError(f"--workload {path}: no classes", hint="classes: [{isl: 1000, osl: 200, rate: 5}]")
@@ -67,16 +63,20 @@ def _class(row: Any, index: int, path: Path) -> WorkloadClass:
         raise InputError(f"{where} is not a mapping", hint="{isl: 1000, osl: 200, rate: 5}")
     unknown = set(row) - {"name", "isl", "osl", "rate"}
     if unknown:
-        raise InputError(f"{where}: unknown key {sorted(map(str, unknown))[0]!r}", hint="name, isl, osl, rate")
-    numbers = {key: _positive(row.get(key), f"{where}: {key}") for key in ("isl", "osl", "rate")}
-    point = (numbers["isl"], numbers["osl"])
-    return WorkloadClass(str(row.get("name", f"class {index}"))[:80], *point, numbers["rate"], point, point)
+        raise InputError(f"{where}: unknown key {sorted(map(shown, unknown))[0]}", hint="name, isl, osl, rate")
+    point = (_tokens(row.get("isl"), f"{where}: isl"), _tokens(row.get("osl"), f"{where}: osl"))
+    rate = as_number(row.get("rate"))
+    if not 0 < rate <= _MAX_RATE:
+        raise InputError(f"{where}: rate is {shown(row.get('rate'))}; it must be a number above zero")
+    name = f"class {index}" if row.get("name") is None else as_text(row["name"], f"{where}: name")
+    return WorkloadClass(name, *point, rate, point, point)
 
 
-def _positive(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise InputError(f"{where} is {value!r}; it must be a number above zero")
-    return float(value)
+def _tokens(value: Any, where: str) -> float:
+    tokens = as_number(value)
+    if not 1 <= tokens <= _MAX_TOKENS:
+        raise InputError(f"{where} is {shown(value)}; it must be a number from 1 to {_MAX_TOKENS:,}")
+    return tokens
 
 
 def classes_of_trace(path: Path, buckets_per_octave: float = 1.0) -> tuple[WorkloadClass, ...]:
@@ -104,7 +104,7 @@ def _counted(cells: dict[tuple[int, int], list[float]], span: float, per_octave:
     for (i, j), (count, prompts, outputs) in sorted(cells.items()):
         low = (2 ** (i / per_octave), 2 ** (j / per_octave))
         high = (2 ** ((i + 1) / per_octave), 2 ** ((j + 1) / per_octave))
-        yield WorkloadClass(f"{low[0]:.0f}+{low[1]:.0f}", prompts / count, outputs / count, count / span, low, high)
+        yield WorkloadClass(f"{low[0]:.5g}+{low[1]:.5g}", prompts / count, outputs / count, count / span, low, high)
 
 
 def _bucket(tokens: int, per_octave: float) -> int:

@@ -14,6 +14,9 @@ from planner.job.job import Job
 from planner.job.parse import parse_job
 from planner.units import parse_duration, parse_fraction, parse_money
 
+# What the fleets are called together; a fleet of that name gets another.
+UNION = "union"
+
 
 @dataclass(frozen=True, slots=True)
 class MixtureRules:
@@ -105,10 +108,12 @@ def _counted(fleets: Sequence[FleetSpec]) -> str:
 def _named_apart(fleets: list[FleetSpec]) -> tuple[FleetSpec, ...]:
     if not fleets:
         raise InputError("--fleet is missing", hint="for example --fleet h100-sxm:8 --fleet l40s:32")
-    seen: dict[str, int] = {}
+    taken = {UNION}
     named = []
     for fleet in fleets:
-        seen[fleet.name] = seen.get(fleet.name, 0) + 1
-        again = seen[fleet.name] > 1
-        named.append(FleetSpec(f"{fleet.name} ({seen[fleet.name]})", fleet.offers) if again else fleet)
+        name, again = fleet.name, 2
+        while name in taken:
+            name, again = f"{fleet.name} ({again})", again + 1
+        taken.add(name)
+        named.append(FleetSpec(name, fleet.offers))
     return tuple(named)

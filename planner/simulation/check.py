@@ -20,9 +20,9 @@ from planner.units import format_duration
 
 # A limit is missed when the simulation passes it by more than its own sampling error at the usual request count.
 TOLERANCE = 0.03
-_IN_FLIGHT = 100
-_LIFETIMES = 4
-_FEWEST, _MOST = 400, 1200
+_IN_FLIGHT = 120
+_LIFETIMES = 7
+_FEWEST, _MOST = 500, 1600
 # Until the batch has filled once, latencies are too good.
 _WARM_UP = 0.25
 _DERATES = (0.95, 0.88, 0.78, 0.65)
