@@ -12,7 +12,7 @@ from planner.job.documents import as_number, as_text, read_document, shown
 from planner.job.fleet import MAX_GPUS, parse_fleet
 
 _MAX_PRICE = 1e9
-_KEYS = {"gpu", "count", "usd_per_gpu_hour", "region", "spot", "node_gpus", "name"}
+_KEYS = {"gpu", "count", "usd_per_gpu_hour", "region", "spot", "node_gpus"}
 _EXAMPLE = "offers: [{gpu: h100-sxm, count: 16, usd_per_gpu_hour: 2.5, spot: false, region: eu, node_gpus: 8}]"
 
 
