@@ -13,7 +13,7 @@ from planner.architecture.model import Model
 from planner.architecture.precision import PRECISIONS
 from planner.catalog.hardware import Accelerator
 from planner.catalog.load import HardwareCatalog, load_hardware
-from planner.comparison import Comparison, FleetOffer
+from planner.comparison import Comparison, FleetOffer, merged
 from planner.comparison import compare as compare_fleets
 from planner.cost.efficiency import load_efficiency
 from planner.errors import InputError, NoPlanError, UnknownNameError
@@ -78,16 +78,16 @@ class Catalogs:
         """Resolve the names and prices of a fleet. Raises UnknownNameError."""
         supplies: dict[str, Supply] = {}
         offers: list[Offer] = []
-        for index, spec in enumerate(fleet.offers):
+        for spec in fleet.offers:
             supply = self._supply(self.hardware.accelerator(spec.gpu), spec.count or 0)
             price = spec.price if spec.price is not None else supply.price
             gpu = supply.accelerator.id
             known = supplies.get(gpu)
-            supplies[gpu] = replace(supply, price=price, count=supply.count + (known.count if known else 0))
-            name = gpu if all(o.id != gpu for o in offers) else f"{gpu}#{index}"
+            supply = replace(supply, price=price)
+            supplies[gpu] = supply if known is None else known.joined(supply)
             cost = UNPRICED if price is None else price
-            offers.append(Offer(name, gpu, cost, spec.count, spec.node_gpus, spec.region, spec.spot))
-        return FleetOffer(fleet.name, tuple(supplies.values()), tuple(offers))
+            offers.append(Offer(gpu, gpu, cost, spec.count, spec.node_gpus, spec.region, spec.spot))
+        return FleetOffer(fleet.name, tuple(supplies.values()), merged(offers))
 
     def _supply(self, accelerator: Accelerator, count: int) -> Supply:
         price = self.hardware.reference_price(accelerator.id)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from planner.architecture.model import Model
-from planner.job.comparing import ComparisonRequest
+from planner.job.comparing import UNION, ComparisonRequest
 from planner.job.job import Job
 from planner.mixed_plan import mixture_plan
 from planner.plan import Plan
-from planner.search.mixed import Menu, build_menu, offers_of, problem_of, solve_fleet, with_corners
+from planner.search.mixed import Menu, build_menu, problem_of, solve_fleet, with_corners
 from planner.search.mixture import Limits, MixtureResult, Offer, SolveOptions
 from planner.search.mixture.marginal import marginal_values
 from planner.search.search import Progress, Supply
@@ -81,24 +81,24 @@ def compare(
     job, scale = asked.job, 1.0 if asked.job.workload.rate is not None else None
     menu = build_menu(model, engine, _largest(union.supplies), job, asked.classes, progress)
     solver = _Solver(menu, asked)
-    entries, results = [], {}
+    entries, results, alone_entries = [], [], []
     for fleet in [*fleets, *([union] if len(fleets) > 1 else [])]:
         show(f"solving {fleet.name}")
-        results[fleet.name] = solver.solve(fleet.offers, scale)
-        entries.append(_entry(menu, results[fleet.name], job, fleet, given=fleet is not union))
-    carried = scale or max((r.plan.rate_multiple for r in results.values() if r.plan), default=None)
+        results.append(solver.solve(fleet.offers, scale))
+        entries.append(_entry(menu, results[-1], job, fleet, given=fleet is not union))
+    carried = scale or max((r.plan.rate_multiple for r in results if r.plan), default=None)
     for supply in union.supplies:
         show(f"solving {supply.accelerator.id} without limit")
-        alone = FleetOffer(f"unlimited {supply.accelerator.id}", (supply,), offers_of([supply], limited=False))
+        alone = _unlimited(supply, union.offers)
         if carried is None:
-            entries.append(
-                Entry(alone.name, None, "no given fleet carries the job, so there is no rate to match", False)
-            )
+            reason = "no given fleet carries the job, so there is no rate to match"
+            alone_entries.append(Entry(alone.name, None, reason, False))
             continue
-        entries.append(_entry(menu, solver.solve(alone.offers, carried), job, alone, given=False))
-    bucketing = _bucketing(model, engine, union, asked, results.get("union") or results[fleets[0].name])
-    winner, why = _winner(entries, scale is not None)
-    return Comparison(tuple(entries), solver.marginal(union, scale), winner, why, bucketing)
+        alone_entries.append(_entry(menu, solver.solve(alone.offers, carried), job, alone, given=False))
+    # The union, or the only fleet.
+    bucketing = _bucketing(model, engine, union, asked, results[-1])
+    winner, why = _winner(entries, alone_entries, scale is not None)
+    return Comparison((*entries, *alone_entries), solver.marginal(union, scale), winner, why, bucketing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,26 +157,41 @@ def _bucketing(
 
 
 def _union(fleets: Sequence[FleetOffer]) -> FleetOffer:
-    """All fleets together: counts of one GPU type at one price add up."""
+    """All fleets together: counts of one GPU type on equal terms add up; a type's price is its lowest."""
     supplies: dict[str, Supply] = {}
-    offers: dict[tuple[str, float, str, bool, int], Offer] = {}
     for fleet in fleets:
         for supply in fleet.supplies:
             known = supplies.get(supply.accelerator.id)
-            count = supply.count + (known.count if known else 0)
-            supplies[supply.accelerator.id] = replace(supply, count=count)
-        for offer in fleet.offers:
-            key = (offer.gpu, offer.price, offer.region, offer.spot, offer.node_gpus)
-            known_offer = offers.get(key)
-            offers[key] = offer if known_offer is None else _added(known_offer, offer)
-    named = tuple(
-        replace(o, id=f"{o.gpu} at {o.price:g} $/h") if _twice(o, offers.values()) else o for o in offers.values()
+            supplies[supply.accelerator.id] = supply if known is None else known.joined(supply)
+    return FleetOffer(UNION, tuple(supplies.values()), merged(offer for fleet in fleets for offer in fleet.offers))
+
+
+def _unlimited(supply: Supply, offers: Sequence[Offer]) -> FleetOffer:
+    """As many GPUs of a type as one likes, at its lowest price: on demand, where it is offered so."""
+    gpu = supply.accelerator.id
+    _, price = min((o.spot, o.price) for o in offers if o.gpu == gpu)
+    return FleetOffer(f"unlimited {gpu}", (supply,), (Offer(gpu, gpu, price),))
+
+
+def merged(offers: Iterable[Offer]) -> tuple[Offer, ...]:
+    """Offers of one GPU type on equal terms as one, each with a name of its own: the type, and what tells it apart."""
+    found: dict[tuple[str, float, str, bool, int], Offer] = {}
+    for offer in offers:
+        key = (offer.gpu, offer.price, offer.region, offer.spot, offer.node_gpus)
+        found[key] = _added(found[key], offer) if key in found else offer
+    kinds = tuple(found.values())
+    return tuple(replace(o, id=_offer_name(o, [k for k in kinds if k.gpu == o.gpu])) for o in kinds)
+
+
+def _offer_name(offer: Offer, rivals: Sequence[Offer]) -> str:
+    """The GPU type with those of its terms in which the offers of this type differ."""
+    terms: tuple[tuple[str, int], ...] = (
+        (offer.region, len({r.region for r in rivals})),
+        ("spot" if offer.spot else "on demand", len({r.spot for r in rivals})),
+        (f"in nodes of {offer.node_gpus}", len({r.node_gpus for r in rivals})),
+        (f"at {offer.price:.12g} $/h", len({r.price for r in rivals})),
     )
-    return FleetOffer("union", tuple(supplies.values()), named)
-
-
-def _twice(offer: Offer, offers: Iterable[Offer]) -> bool:
-    return sum(other.id == offer.id for other in offers) > 1
+    return " ".join([offer.gpu, *(term for term, kinds in terms if term and kinds > 1)])
 
 
 def _added(first: Offer, second: Offer) -> Offer:
@@ -197,21 +212,18 @@ def _entry(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer, *, gi
     return Entry(fleet.name, mixture_plan(menu, result, job, fleet=fleet.gpus or None), None, given)
 
 
-def _winner(entries: Sequence[Entry], rated: bool) -> tuple[str, str]:
+def _winner(entries: Sequence[Entry], alone: Sequence[Entry], rated: bool) -> tuple[str, str]:
     """The given fleet, or the union, that serves the job best, and the sentence that says why."""
-    able = [e for e in entries if e.plan is not None and not e.fleet.startswith("unlimited ")]
+    able = [e for e in entries if e.plan is not None]
     if not able:
-        return "", "no fleet can serve the job: " + "; ".join(f"{e.fleet}: {e.reason}" for e in entries if e.reason)
+        reasons = [f"{e.fleet}: {e.reason}" for e in (*entries, *alone) if e.reason]
+        return "", "no fleet can serve the job: " + "; ".join(reasons)
     order = sorted(able, key=lambda e: _worth(e, rated))
     best = order[0]
     text = f"{best.fleet} {_does(best, rated)}"
     if len(order) > 1:
         text += f"; {order[1].fleet} {_does(order[1], rated)}"
-    cheaper = [
-        e
-        for e in entries
-        if e.plan is not None and e.fleet.startswith("unlimited ") and _worth(e, rated) < _worth(best, rated)
-    ]
+    cheaper = [e for e in alone if e.plan is not None and _worth(e, rated) < _worth(best, rated)]
     if cheaper:
         lead = min(cheaper, key=lambda e: _worth(e, rated))
         text += f". Without limits, {lead.fleet.removeprefix('unlimited ')} alone would do better: {_does(lead, rated)}"

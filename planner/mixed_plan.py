@@ -22,7 +22,8 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
     which is on the safe side. Means are weighted by requests, percentiles are those of the slowest pool.
     """
     assert result.plan is not None
-    priced = all(c.price is not None for c in menu.candidates.values())
+    used = {kind.template for kind in result.plan.replicas}
+    priced = all(c.price is not None for (template, _), c in menu.candidates.items() if template in used)
     parts = [_pool_parts(menu, result.plan, kind) for kind in result.plan.replicas]
     plans = [plan_of(c, 1, Outcome(ranked=[c]), job.slo.percentile) for part in parts for c, _ in part]
     rates = [rate for part in parts for _, rate in part]
@@ -34,7 +35,7 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
     return Plan(
         rank=rank,
         mode="aggregated" if len(pools) == 1 else "mixed",
-        gpus={gpu: count for gpu, count in result.plan.gpus.items() if count},
+        gpus=_gpus(result.plan),
         gpus_total=result.plan.gpus_total,
         gpus_idle=0 if fleet is None else fleet - result.plan.gpus_total,
         cost_usd_per_hour=None if cost is None else significant(cost),
@@ -52,16 +53,40 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
 
 
 def _pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[Candidate, float]]:
-    """What one pool serves: a candidate and the requests/s of each class."""
-    shares = {name: row[kind.template] for name, row in plan.assignment.items() if row.get(kind.template)}
+    """What one kind of replica serves: a candidate and the requests/s of each class.
+
+    The optimiser assigns classes to pools, which are named after template and region; the replicas of a pool may stand
+    on several offers, and each serves the same share.
+    """
+    name = _pool_name(kind)
+    share = kind.count / sum(other.count for other in plan.replicas if _pool_name(other) == name)
+    rates = {klass: row[name] * share for klass, row in plan.assignment.items() if row.get(name)}
+    if not rates:
+        # Nothing is assigned to spare replicas; they are shown as they would serve the first class they can.
+        rates = {next(klass for template, klass in menu.candidates if template == kind.template): 0.0}
     found = []
-    for name, rate in shares.items():
-        candidate = menu.candidates[kind.template, name]
+    for klass, rate in rates.items():
+        candidate = menu.candidates[kind.template, klass]
         most = candidate.per_replica.rate * kind.count
         whole = replace(candidate, replicas=kind.count, rate=most, idle=0)
-        alone = len(menu.classes) == 1
+        alone = len(menu.classes) == 1 and rate > 0
         found.append((at_rate(whole, min(rate, most)) if alone else whole, rate))
     return found
+
+
+def _pool_name(kind: ReplicaCount) -> str:
+    """As the optimiser names pools in its assignment."""
+    return f"{kind.template}@{kind.region}" if kind.region else kind.template
+
+
+def _gpus(plan: MixturePlan) -> dict[str, int]:
+    """GPUs by type: several offers may be of one type."""
+    types = {offer: gpu for kind in plan.replicas for gpu, offer in kind.offers.items()}
+    counts: dict[str, int] = {}
+    for offer, count in plan.gpus.items():
+        if count:
+            counts[types[offer]] = counts.get(types[offer], 0) + count
+    return counts
 
 
 def _widest(part: list[tuple[Candidate, float]], job: Job) -> Pool:
@@ -124,10 +149,12 @@ def _certificate(result: MixtureResult, predicted: Performance) -> Certificate:
 
 
 def _notes(menu: Menu, plan: MixturePlan) -> list[str]:
-    """Who serves which class, where there are several."""
+    """What is rented where a type has several offers, and who serves which class where there are several."""
+    rented = {offer: count for offer, count in plan.gpus.items() if count}
+    notes = [] if set(rented) <= set(_gpus(plan)) else [f"{count} x {offer}" for offer, count in rented.items()]
     if len(menu.classes) == 1:
-        return []
-    return [
+        return notes
+    return notes + [
         f"{name}: " + ", ".join(f"{rate:.3g}/s on {pool}" for pool, rate in sorted(row.items()) if rate > 0)
         for name, row in plan.assignment.items()
     ]

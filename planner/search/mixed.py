@@ -98,16 +98,6 @@ def _template(name: str, capacity: Mapping[str, float], candidate: Candidate) ->
     )
 
 
-def offers_of(supplies: Sequence[Supply], *, limited: bool = True) -> tuple[Offer, ...]:
-    """One offer per GPU type, at its price; without ``limited`` as many as one likes."""
-    return tuple(
-        Offer(
-            s.accelerator.id, s.accelerator.id, UNPRICED if s.price is None else s.price, s.count if limited else None
-        )
-        for s in supplies
-    )
-
-
 def solve_fleet(
     menu: Menu,
     offers: tuple[Offer, ...],
