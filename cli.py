@@ -118,7 +118,7 @@ def search(
     top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
     simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
     simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)] = 0,
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -245,7 +245,7 @@ def simulate(
     timeline: Annotated[
         Path | None, typer.Option("--timeline", help="Queue, batch and KV over time: .csv, or .json (Chrome trace).")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of arrivals and lengths.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of arrivals and lengths.", min=0)] = 0,
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,

@@ -175,10 +175,10 @@ BANDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the simulation says of a candidate: its performance there, what a user should know, and the candidate at the
-    load that was simulated."""
+    load that was simulated; None of performance where the system is unstable."""
 
     candidate: Candidate
-    simulated: Performance
+    simulated: Performance | None
     notes: tuple[str, ...] = ()
 
 

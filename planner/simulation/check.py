@@ -162,11 +162,16 @@ class _Entry:
         return Verdict(self.checked.candidate, performance(self.checked), tuple(notes))
 
 
-def performance(checked: Checked) -> Performance:
-    """The simulated numbers in the shape of the predicted ones, for the whole plan."""
+def performance(checked: Checked) -> Performance | None:
+    """The simulated numbers in the shape of the predicted ones, for the whole plan.
+
+    None for an unstable system, which has no latencies: they would grow with the length of the run.
+    """
     s, c = checked.summary, checked.candidate
+    if not s.stability.stable:
+        return None
     # A stable open loop serves what arrives; counting completions of a short run would add its fill and its noise.
-    served = c.concurrency is None and s.stability.stable
+    served = c.concurrency is None
     rate = c.rate if served else s.requests_per_s * checked.scale
     output = c.output_rate if served else s.output_tokens_per_s * checked.scale
     return Performance(
