@@ -22,4 +22,5 @@ def at_rate(candidate: Candidate, rate: float) -> Candidate:
     per_replica = np.array([rate / candidate.replicas])
     batch = batch_at_rate(family, per_replica, np.array([candidate.per_replica.batch]))
     (metrics,) = metrics_at(family, batch)
-    return replace(candidate, rate=rate, per_replica=metrics)
+    pool = replace(candidate.emitting, batch=metrics.batch)
+    return replace(candidate, pools=(pool,), rate=rate, per_replica=metrics)

@@ -25,7 +25,7 @@ from planner.search.candidates import (
     lengths_of,
     metrics_at,
 )
-from planner.search.ranking import Candidate, GpuMemory, Outcome, pareto, rank_key
+from planner.search.ranking import Candidate, GpuMemory, Outcome, Share, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
 from planner.search.space import layouts
 from planner.serving.closed_loop import ClosedLoop, closed_loop
@@ -222,21 +222,25 @@ def _candidate(
     family: Family, index: int, replicas: int, supply: Supply, rate: float, job: Job, metrics: Metrics
 ) -> Candidate:
     layout = family.layouts[index]
+    pool = Share(
+        "aggregated", family.replica, layout, replicas, metrics.batch, family.held(family.memory.slots, index),
+        held_memory(family, index), supply.price,
+    )  # fmt: skip
     return Candidate(
-        replica=family.replica,
-        layout=layout,
-        replicas=replicas,
-        idle=supply.count - replicas * layout.gpus,
+        pools=(pool,),
+        idle=supply.count - pool.gpus,
         rate=rate,
         osl=job.workload.osl,
         per_replica=metrics,
-        slots=family.held(family.memory.slots, index),
-        memory=GpuMemory(
-            family.held(family.memory.weights, index),
-            family.held(family.memory.activations, index),
-            family.held(family.memory.request, index),
-        ),
         lengths=family.lengths,
-        price=supply.price,
         concurrency=job.workload.concurrency,
+    )
+
+
+def held_memory(family: Family, index: int) -> GpuMemory:
+    """Memory of one layout of a family."""
+    return GpuMemory(
+        family.held(family.memory.weights, index),
+        family.held(family.memory.activations, index),
+        family.held(family.memory.request, index),
     )
