@@ -23,7 +23,8 @@ from planner.plan import PlanFile, Pool, plan_file, sha256
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
 from planner.serving.engine import load_engine
-from planner.serving.estimate import Estimate, estimate_points
+from planner.serving.estimate import estimate_points
+from planner.serving.estimated import Estimate
 from planner.serving.precision import kv_default
 from planner.serving.replica import KV_BYTES, Replica
 from planner.simulation.check import recheck
@@ -154,8 +155,9 @@ def simulate(
 ) -> Replayed:
     """Replay a workload on the plan of a rank. Raises InputError."""
     plan, job = found.plan(rank), Job.model_validate(found.job)
-    replica = replica_of_pool(job.model, plan.pools[0], catalogs or Catalogs())
-    return replay(plan, job, replica, traffic or Traffic(seed=job.seed), progress)
+    known = catalogs or Catalogs()
+    replicas = [replica_of_pool(job.model, pool, known) for pool in plan.pools]
+    return replay(plan, job, replicas, traffic or Traffic(seed=job.seed), progress)
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:

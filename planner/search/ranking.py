@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from planner.job.job import Mode, Objective
+from planner.search.candidates import GpuMemory as GpuMemory
 from planner.search.candidates import Metrics
 from planner.search.reject import Rejections
 from planner.serving.layout import Layout
@@ -18,15 +19,6 @@ from planner.serving.replica import Replica
 from planner.units import UsdPerHour
 
 Role = Literal["aggregated", "prefill", "decode", "attention", "ffn"]
-
-
-@dataclass(frozen=True, slots=True)
-class GpuMemory:
-    """Bytes on the fullest GPU: weights, activations, and what each running request adds."""
-
-    weights: float
-    activations: float
-    request: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,11 @@ therefore proved, not sampled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from planner.architecture.model import Model
-from planner.catalog.hardware import Accelerator
-from planner.cost.efficiency import Efficiency
-from planner.job.job import Job, Objective
+from planner.job.job import Job
 from planner.search.candidates import (
     Family,
     Metrics,
@@ -25,45 +22,28 @@ from planner.search.candidates import (
     lengths_of,
     metrics_at,
 )
-from planner.search.ranking import Candidate, GpuMemory, Outcome, Share, pareto, rank_key
+from planner.search.ranking import Candidate, Outcome, Share, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
 from planner.search.space import layouts
+from planner.search.splits import Members, split_candidates
+from planner.search.supply import Supply as Supply
+from planner.search.supply import affordable as affordable
+from planner.search.supply import objective_of as objective_of
 from planner.serving.closed_loop import ClosedLoop, closed_loop
 from planner.serving.engine import Engine
 from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Layout, Layouts
 from planner.serving.precision import kv_choices, weight_choices
 from planner.serving.replica import Replica
-from planner.units import UsdPerHour
 
 _REPLICA_COUNTS = 64
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Supply:
-    """GPUs of one type that the fleet offers, with their efficiency profile and price per GPU and hour (None:
-    unknown).
-    """
-
-    accelerator: Accelerator
-    efficiency: Efficiency
-    count: int
-    price: UsdPerHour | None
-
-
-def objective_of(job: Job) -> Objective:
-    """What is optimised: as asked; else the cheapest plan for a rate, and the most output from the fleet
-    without one.
-    """
-    if job.objective is not None:
-        return job.objective
-    return "cost" if job.workload.rate is not None else "throughput"
-
-
 def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progress: Progress | None = None) -> Outcome:
     """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why."""
     outcome = Outcome(objective=objective_of(job))
+    members: Members = []
     for supply in sorted(supplies, key=lambda s: s.accelerator.id):
         gpus = affordable(supply, job)
         found = layouts(model, supply.accelerator, gpus, outcome.rejections, job.max_gpus_per_replica)
@@ -74,18 +54,18 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
                 replica = Replica(model, supply.accelerator, supply.efficiency, engine, weights, kv)
                 outcome.candidates += len(found)
                 family = fitting(replica, found, job.workload, outcome.rejections)
-                if family is not None:
+                if family is None:
+                    continue
+                members.append((supply, gpus, family))
+                if "aggregated" in job.modes:
                     outcome.ranked += _candidates(family, supply, gpus, job, outcome)
+    if "pd" in job.modes:
+        if progress is not None:
+            progress("prefill and decode pools")
+        outcome.ranked += split_candidates(members, job, outcome)
     outcome.ranked.sort(key=rank_key(outcome.objective, job.slo.percentile))
     outcome.frontier = pareto(outcome.ranked, job.slo.percentile)
     return outcome
-
-
-def affordable(supply: Supply, job: Job) -> int:
-    """GPUs of the type that the budget pays for, at most those of the fleet."""
-    if job.budget is None or supply.price is None:
-        return supply.count
-    return min(supply.count, int(job.budget / supply.price * (1 + 1e-12)))
 
 
 def _candidates(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome) -> Iterator[Candidate]:
@@ -224,7 +204,7 @@ def _candidate(
     layout = family.layouts[index]
     pool = Share(
         "aggregated", family.replica, layout, replicas, metrics.batch, family.held(family.memory.slots, index),
-        held_memory(family, index), supply.price,
+        family.gpu_memory(index), supply.price,
     )  # fmt: skip
     return Candidate(
         pools=(pool,),
@@ -234,13 +214,4 @@ def _candidate(
         per_replica=metrics,
         lengths=family.lengths,
         concurrency=job.workload.concurrency,
-    )
-
-
-def held_memory(family: Family, index: int) -> GpuMemory:
-    """Memory of one layout of a family."""
-    return GpuMemory(
-        family.held(family.memory.weights, index),
-        family.held(family.memory.activations, index),
-        family.held(family.memory.request, index),
     )

@@ -66,7 +66,7 @@ def _rows(prefill: Role, decode: Role, points: Sequence[Point]) -> Iterator[Esti
 
 
 def _estimate(point: Point, loop: SplitLoop, i: int, gpus: float) -> Estimate:
-    ttft, tpot = float(loop.ttft(point.statistic)[i]), float(loop.tpot[i])
+    ttft, tpot = float(loop.ttft(point.statistic)[i]), float(loop.mean_tpot[i])
     rate = float(loop.rate[i]) * point.osl / gpus
     held = held_bytes(loop.memory, i, float(loop.batch[i]))
     return Estimate(point.id, "ok", "", ttft, tpot, rate, ttft + max(point.osl - 1, 0) * tpot, held)

@@ -50,7 +50,6 @@ def held_bytes(memory: Memory, index: int, requests: float) -> float:
 def does_not_fit(point: Point, memory: Memory, index: int, where: str = "") -> Estimate:
     """Infeasible, with what one GPU would need; ``where`` names the pool."""
     need = memory.capacity - float(memory.room[index]) + float(memory.longest[index])
-    reason = (
-        f"{where}needs {format_bytes(need)} per GPU for weights, reserve and one request, has {format_bytes(memory.capacity)}"
-    )
+    have = format_bytes(memory.capacity)
+    reason = f"{where}needs {format_bytes(need)} per GPU for weights, reserve and one request, has {have}"
     return Estimate(point.id, "infeasible", reason, memory=need)

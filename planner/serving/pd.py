@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from planner.job.slo import QUANTILE
 from planner.serving.decode import DecodeTable, decode_rate
 from planner.serving.latency import first_token_overhead, wait, z_score
-from planner.serving.layout import Array, Layouts, floats
+from planner.serving.layout import Array, BoolArray, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.prefill import PrefillTimes, prefill_times
@@ -30,6 +30,8 @@ from planner.serving.transfer import (
 )
 
 _BISECTIONS = 60
+# Above this load of the prefill pool its queue holds what the loop leaves over.
+_LIMITED = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +92,39 @@ def handover(prefill: Role, decode: Role, lengths: Lengths, chunks: Array, optio
 class SplitLoop:
     """Steady state of a closed loop, [rows]; where ``fits`` is false the other members mean nothing.
 
-    ``batch`` running decodes per attention rank; ``rate`` requests/s; ``slots`` seconds spent waiting for a decode slot.
+    ``batch`` running decodes per attention rank; ``rate`` requests/s; ``limited`` whether the prefill pool is what
+    holds the loop up.
     """
 
     prefill: PrefillTimes
     memory: Memory
     batch: Array
-    tpot: Array
+    mean_tpot: Array
+    roles: tuple[Role, Role]
+    lengths: Lengths
     rate: Array
     mean_ttft: Array
-    median_ttft: Array
+    limited: BoolArray
 
     @property
     def fits(self) -> Array:
         """Whether weights and one request fit in both pools."""
-        return np.asarray(self.memory.fits & self.prefill.memory.fits)
+        return np.logical_and(self.memory.fits, self.prefill.memory.fits)
 
     def ttft(self, statistic: str) -> Array:
-        """Seconds from arrival to first token."""
-        return self.median_ttft if statistic == "p50" else self.mean_ttft
+        """Seconds from arrival to first token.
+
+        Where a pool is the bottleneck the queue before it is as long as the loop is deep, the same for everybody; a
+        wait that is only chance has the spread of an open queue.
+        """
+        share, replicas = self.rate / self.roles[0].count, self.roles[0].count
+        chance = self.prefill.wait(share, replicas, "mean")
+        spread = self.prefill.wait(share, replicas, statistic) - chance
+        return self.mean_ttft + np.where(self.limited, 0.0, spread)
+
+    def tpot(self, statistic: str) -> Array:
+        """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody."""
+        return self.mean_tpot
 
 
 def closed_split(
@@ -126,12 +142,12 @@ def closed_split(
     most = np.maximum(np.minimum(concurrency / ranks, np.maximum(budget.slots, 1.0)), 1e-6)
     table = DecodeTable.of(decode.replica, decode.layouts, float(most.max()), lengths)
 
-    def state(batch: Array, statistic: str) -> tuple[Array, Array, Array]:
+    def state(batch: Array) -> tuple[Array, Array, Array]:
         tpot = table.at(batch)
         rate = decode_rate(decode.layouts, batch, tpot, lengths) * decode.count
         share = rate / prefill.count
         # An arrival meets the others, not itself: one request alone never waits.
-        queue = times.wait(share, prefill.count, statistic) * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
+        queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
         own = times.own(share)
         ttft = first_token_overhead(decode.replica.engine, tpot) + queue + own + link.seconds(rate, own)
         return tpot, rate, ttft
@@ -139,13 +155,13 @@ def closed_split(
     low, high = np.full_like(most, 1e-9), most.copy()
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        tpot, rate, ttft = state(middle, "mean")
+        tpot, rate, ttft = state(middle)
         enough = rate * (ttft + lengths.decodes * tpot) >= concurrency
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    tpot, rate, ttft = state(low, "mean")
+    tpot, rate, ttft = state(low)
     waiting = np.maximum(concurrency / rate - lengths.decodes * tpot - ttft, 0.0)
-    mean = ttft + waiting
-    return SplitLoop(times, budget, low, tpot, rate, mean, mean)
+    limited = rate / prefill.count > _LIMITED * times.capacity
+    return SplitLoop(times, budget, low, tpot, (prefill, decode), lengths, rate, ttft + waiting, limited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +176,7 @@ class SplitFlow:
     memory: Memory
     link: Handover
     roles: tuple[Role, Role]
+    lengths: Lengths
     rate: Array
     batch: Array
     mean_tpot: Array
@@ -186,7 +203,7 @@ class SplitFlow:
 def open_split(
     prefill: Role, decode: Role, rate: Array, lengths: Lengths, options: TransferOptions | None = None
 ) -> SplitFlow:
-    """Both pools at ``rate`` requests/s [rows]: the batch that carries it is found by bisection on the table of D(B)."""
+    """Both pools at ``rate`` requests/s [rows]: bisection on the table of D(B) finds the batch that carries it."""
     times = prefill_times(prefill.replica, prefill.layouts, lengths)
     budget = memory(decode.replica, decode.layouts, lengths)
     link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
@@ -202,5 +219,5 @@ def open_split(
     carried = decode_rate(decode.layouts, high, tpot, lengths) >= per_replica * (1 - 1e-9)
     slope = np.maximum(tpot - table.at(np.ones_like(high)), 0.0) / np.maximum(high, 1.0)
     return SplitFlow(
-        times, budget, link, (prefill, decode), rate, np.where(carried, high, np.inf), tpot, slope
+        times, budget, link, (prefill, decode), lengths, rate, np.where(carried, high, np.inf), tpot, slope
     )  # fmt: skip

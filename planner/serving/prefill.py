@@ -41,6 +41,21 @@ class PrefillTimes:
     chunks: Array
     memory: Memory
 
+    def rows(self, kept: ArrayLike, dimensions: int) -> PrefillTimes:
+        """Return some rows of times whose first axis is the layouts, with ``dimensions`` axes of one element after it.
+
+        The memory is left as it is.
+        """
+
+        def pick(values: Array) -> Array:
+            wide = np.broadcast_to(values, np.broadcast_shapes(values.shape, self.full.shape))
+            chosen = wide.reshape(wide.shape[0], -1)[np.asarray(kept, dtype=int), 0]
+            return np.asarray(chosen.reshape(-1, *(1,) * dimensions))
+
+        return PrefillTimes(
+            pick(self.alone), pick(self.full), pick(self.together), pick(self.stretch), pick(self.chunks), self.memory
+        )
+
     @property
     def capacity(self) -> Array:
         """Requests/s of one replica that never idles."""

@@ -83,4 +83,3 @@ def exposed_seconds(sending: ArrayLike, prefill: ArrayLike, pieces: ArrayLike) -
     """Part of ``sending`` seconds that passes after the prompt is computed."""
     n = np.maximum(floats(pieces), 1.0)
     return np.maximum(floats(sending) / n, floats(sending) - floats(prefill) * (n - 1.0) / n)
-

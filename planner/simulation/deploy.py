@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,12 +12,16 @@ from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layout, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
+from planner.serving.pd import Role, handover
+from planner.serving.prefill import prefill_times
 from planner.serving.replica import Replica
+from planner.serving.transfer import TransferOptions
 from planner.simulation.settings import Deployment, EngineSettings, Policy, Pool, Routing
 from planner.simulation.tabulated import TabulatedSteps
 
 # The table continues linearly beyond this context, so longer requests are priced by the last slope.
 _LONGEST = 32_768
+_TRANSFER_KNOTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,34 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
     ``tpot`` seconds prices the iterations that pass before a client sees its first token; ``hash_tokens`` tokens per
     hash id of a trace turns the prefix cache on, and routing that looks for it.
     """
+    return Deployment(_pool(served, tpot, hash_tokens))
+
+
+def split_deployment(
+    prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None
+) -> Deployment:
+    """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
+    overhead = float(first_token_overhead(decode.replica.engine, floats(tpot)))
+    first = replace(_pool(prefill, tpot, hash_tokens), offset=overhead)
+    return Deployment(_pool(decode, tpot, None), first, transfer_by_tokens(prefill, decode))
+
+
+def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float]:
+    """Seconds until the cache of a prompt of so many computed tokens has arrived; tokens of prefix hits travel too."""
+    lengths = decode.lengths
+    share = float((floats(lengths.isl) / lengths.new).ravel()[0])
+    computed = np.geomspace(16.0, 2.0**18, _TRANSFER_KNOTS)
+    sizes = Lengths(computed * share, 1.0, computed * (share - 1.0))
+    sender, receiver = (
+        Role(p.replica, Layouts.of([p.layout], column=False), np.array([float(p.replicas)])) for p in (prefill, decode)
+    )
+    times = prefill_times(prefill.replica, sender.layouts, sizes)
+    link = handover(sender, receiver, sizes, times.chunks, TransferOptions())
+    seconds = link.seconds(0.0, times.own(0.0))
+    return lambda tokens: float(np.interp(tokens, computed, seconds))
+
+
+def _pool(served: Served, tpot: float, hash_tokens: int | None) -> Pool:
     engine = served.replica.engine
     settings = EngineSettings(
         policy=Policy(engine.policy),
@@ -72,14 +105,12 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
         prefix_cache=bool(hash_tokens),
         hash_tokens=hash_tokens or engine.block_tokens,
     )
-    return Deployment(
-        Pool(
-            steps=step_model(served),
-            engine=settings,
-            replicas=served.replicas,
-            attention_dp=served.layout.attention_dp,
-            stages=served.layout.pp,
-            routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
-            offset=float(first_token_overhead(engine, floats(tpot))),
-        )
+    return Pool(
+        steps=step_model(served),
+        engine=settings,
+        replicas=served.replicas,
+        attention_dp=served.layout.attention_dp,
+        stages=served.layout.pp,
+        routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
+        offset=float(first_token_overhead(engine, floats(tpot))),
     )
