@@ -5,7 +5,7 @@ linearly. Prompts that arrive during an iteration go into the next one (gated bu
 replica m = r*t(m) prompts ride together. With n replicas behind a router that sends to the least loaded one, u the
 share of time a replica is busy, rho = r*t(M)/M its load and a = sqrt(2(n+1)) - 1 (Sakasegawa, 1977):
 
-  E[wait] = t(m)/2 * ( u^a/n + rho^(a+1) / (n*M*(1-rho)) )
+  E[wait] = 1/(2n) * ( u^a * t(m) + rho^(a+1) / (1-rho) * t(M)/M )
 
 the rest of the running iteration, and the queue of a bulk server. For n = M = 1 this is the M/D/1 wait
 rho*t/(2(1-rho)), for M = 1 Sakasegawa's M/D/n, and for rho -> 1 the heavy-traffic limit of the bulk queue.
@@ -79,8 +79,8 @@ class PrefillTimes:
         time = self.busy(rate)
         power = np.sqrt(2.0 * (servers + 1.0)) - 1.0
         met = np.minimum(floats(rate) * time, 1.0) ** power
-        queue = rho ** (power + 1.0) / (self.together * (1.0 - rho))
-        mean = time / (2.0 * servers) * (met + queue)
+        queue = rho ** (power + 1.0) / (1.0 - rho) / self.capacity
+        mean = (time * met + queue) / (2.0 * servers)
         return np.where(stable, _at(mean, met, statistic), np.inf)
 
 

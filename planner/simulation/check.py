@@ -76,7 +76,8 @@ def _deployed(candidate: Candidate, job: Job, replicas: int) -> Deployment:
     first = candidate.pools[0]
     count = first.replicas * replicas // candidate.replicas
     prompt = Lengths(lengths.isl, 1.0, lengths.cached)
-    return split_deployment(Served(first.replica, first.layout, count, prompt), decode, tpot)
+    together = min(max(first.batch * first.layout.attention_dp, 1.0), first.layout.attention_dp)
+    return split_deployment(Served(first.replica, first.layout, count, prompt, together), decode, tpot)
 
 
 def simulated_replicas(candidate: Candidate) -> int:

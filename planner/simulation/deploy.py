@@ -36,11 +36,12 @@ class Served:
     together: float = 1.0
 
 
-def step_model(served: Served) -> TabulatedSteps:
+def step_model(served: Served, *, stages: int = 1) -> TabulatedSteps:
     """Iteration times of one attention rank of a replica, all ranks doing the same.
 
     The times come from ``serving.iteration`` alone; the KV capacity in tokens is that of requests of the asked lengths,
-    so that windows and fixed state count as they do in the memory model.
+    so that windows and fixed state count as they do in the memory model. With ``stages`` an iteration is over when its
+    first stage is free again.
     """
     replica, columns = served.replica, Layouts.of([served.layout], column=False)
 
@@ -48,7 +49,7 @@ def step_model(served: Served) -> TabulatedSteps:
         safe = np.maximum(chunk, 1.0)
         prefix = np.where(chunk > 0, np.maximum(pairs / safe - 0.5 * (chunk + 1.0), 0.0), 0.0)
         work = Work(sequences, context / np.maximum(sequences, 1.0), chunk, prefix, 1.0, served.together)
-        return np.broadcast_to(iteration_seconds(replica, columns, work), sequences.shape)
+        return np.broadcast_to(iteration_seconds(replica, columns, work) / stages, sequences.shape)
 
     budget = memory(replica, columns, served.lengths)
     tokens = floats(served.lengths.decode_context if replica.engine.grows else served.lengths.total)
@@ -77,12 +78,17 @@ def split_deployment(
 ) -> Deployment:
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
     overhead = float(first_token_overhead(decode.replica.engine, floats(tpot)))
-    first = replace(_pool(prefill, tpot, hash_tokens), offset=overhead)
-    return Deployment(_pool(decode, tpot, None), first, transfer_by_tokens(prefill, decode))
+    first = _pool(prefill, tpot, hash_tokens)
+    # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
+    steps = step_model(prefill, stages=prefill.layout.pp)
+    first = replace(first, steps=steps, stages=1, offset=overhead)
+    return Deployment(_pool(decode, tpot, None), first, transfer_by_tokens(prefill, decode), answers_after_transfer=True)
 
 
 def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float]:
-    """Seconds until the cache of a prompt of so many computed tokens has arrived; tokens of prefix hits travel too."""
+    """Seconds from the end of the first pipeline stage until the cache of a prompt of so many computed tokens has
+    arrived; tokens of prefix hits travel too.
+    """
     lengths = decode.lengths
     share = float((floats(lengths.isl) / lengths.new).ravel()[0])
     computed = np.geomspace(16.0, 2.0**18, _TRANSFER_KNOTS)
@@ -92,7 +98,8 @@ def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float
     )
     times = prefill_times(prefill.replica, sender.layouts, sizes)
     link = handover(sender, receiver, sizes, times.chunks, TransferOptions())
-    seconds = link.seconds(0.0, times.own(0.0))
+    through = times.own(0.0) * (1.0 - 1.0 / times.stretch)
+    seconds = link.seconds(0.0, times.own(0.0)) + through
     return lambda tokens: float(np.interp(tokens, computed, seconds))
 
 

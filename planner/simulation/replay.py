@@ -110,7 +110,9 @@ def _deployed(plan: Plan, replicas: Sequence[Replica], lengths: Lengths, hash_to
         return deployment(pools[0], tpot, hash_tokens=hash_tokens)
     if plan.mode != "pd":
         raise InputError(f"a plan of mode {plan.mode} cannot be replayed", hint="aggregated and pd plans can")
-    prompt = replace(pools[0], lengths=Lengths(lengths.isl, 1.0, lengths.cached))
+    ranks = pools[0].layout.attention_dp
+    together = min(max(plan.pools[0].running_batch * ranks, 1.0), ranks)
+    prompt = replace(pools[0], lengths=Lengths(lengths.isl, 1.0, lengths.cached), together=together)
     return split_deployment(prompt, pools[1], tpot, hash_tokens=hash_tokens)
 
 
