@@ -30,7 +30,8 @@ from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
 from planner.serving.engine import load_engine
-from planner.serving.estimate import Estimate, estimate_points
+from planner.serving.estimate import estimate_points
+from planner.serving.estimated import Estimate
 from planner.serving.precision import kv_default
 from planner.serving.replica import KV_BYTES, Replica
 from planner.simulation.check import recheck
@@ -141,7 +142,7 @@ def search(
 def require_rankable(outcome: Outcome, job: Job) -> None:
     """Refuse an objective that was asked for but whose facts are missing. Raises InputError."""
     names = ", ".join(sorted({c.replica.accelerator.id for c in outcome.ranked}))
-    if job.objective == "cost" and all(c.price is None for c in outcome.ranked):
+    if job.objective == "cost" and all(c.cost is None for c in outcome.ranked):
         raise InputError(f"--objective cost: no price is known of {names}", hint="add one with --catalog, see docs/")
     if job.objective == "energy" and all(c.replica.accelerator.power <= 0 for c in outcome.ranked):
         raise InputError(f"--objective energy: no power is known of {names}", hint="add tdp_w with --catalog")
@@ -200,8 +201,9 @@ def simulate(
 ) -> Replayed:
     """Replay a workload on the plan of a rank. Raises InputError."""
     plan, job = found.plan(rank), Job.model_validate(found.job)
-    replica = replica_of_pool(job.model, plan.pools[0], catalogs or Catalogs())
-    return replay(plan, job, replica, traffic or Traffic(seed=job.seed), progress)
+    known = catalogs or Catalogs()
+    replicas = [replica_of_pool(job.model, pool, known) for pool in plan.pools]
+    return replay(plan, job, replicas, traffic or Traffic(seed=job.seed), progress)
 
 
 def compare(

@@ -23,7 +23,7 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
     """
     assert result.plan is not None
     used = {kind.template for kind in result.plan.replicas}
-    priced = all(c.price is not None for (template, _), c in menu.candidates.items() if template in used)
+    priced = all(c.cost is not None for (template, _), c in menu.candidates.items() if template in used)
     parts = [_pool_parts(menu, result.plan, kind) for kind in result.plan.replicas]
     plans = [plan_of(c, 1, Outcome(ranked=[c]), job.slo.percentile) for part in parts for c, _ in part]
     rates = [rate for part in parts for _, rate in part]
@@ -68,7 +68,8 @@ def _pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple
     for klass, rate in rates.items():
         candidate = menu.candidates[kind.template, klass]
         most = candidate.per_replica.rate * kind.count
-        whole = replace(candidate, replicas=kind.count, rate=most, idle=0)
+        pool = replace(candidate.emitting, replicas=kind.count)
+        whole = replace(candidate, pools=(pool,), rate=most, idle=0)
         alone = len(menu.classes) == 1 and rate > 0
         found.append((at_rate(whole, min(rate, most)) if alone else whole, rate))
     return found

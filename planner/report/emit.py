@@ -15,7 +15,7 @@ from planner.job.points import write_predictions
 from planner.plan import PlanFile, to_json
 from planner.report.formats import FORMATS, Row, record_text, rows_text, yaml_text
 from planner.report.plans import plan_rows, plans_text
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 
 _SUFFIXES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".md": "md", ".txt": "table"}
 Render = Callable[[str], str]

@@ -38,6 +38,15 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """Bytes on the fullest GPU: weights, activations, and what each running request adds."""
+
+    weights: float
+    activations: float
+    request: float
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """All layouts of one replica kind that fit, as columns, with the memory of each."""
 
@@ -50,6 +59,11 @@ class Family:
     def held(self, values: Array, index: int) -> float:
         """One layout's element of a memory column."""
         return float(np.broadcast_to(values, (len(self.layouts), 1))[index, 0])
+
+    def gpu_memory(self, index: int) -> GpuMemory:
+        """Bytes of one layout."""
+        m = self.memory
+        return GpuMemory(self.held(m.weights, index), self.held(m.activations, index), self.held(m.request, index))
 
     def only(self, kept: Sequence[Layout]) -> Family:
         """The same replica with some of the layouts."""

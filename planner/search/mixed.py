@@ -84,7 +84,8 @@ def _alone(job: Job, klass: WorkloadClass) -> Job:
     workload = job.workload.model_copy(
         update={"isl": klass.isl, "osl": max(klass.osl, 1.0), "rate": None, "concurrency": None}
     )
-    return job.model_copy(update={"workload": workload, "objective": "throughput", "budget": None})
+    free = {"objective": "throughput", "budget": None, "modes": ("aggregated",)}
+    return job.model_copy(update={"workload": workload, **free})
 
 
 def _template(name: str, capacity: Mapping[str, float], candidate: Candidate) -> Template:

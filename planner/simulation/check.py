@@ -12,8 +12,10 @@ from planner.search.candidates import lengths_of
 from planner.search.ranking import Candidate, Outcome, rank_key
 from planner.search.rerate import at_rate
 from planner.serving.latency import STATISTICS
-from planner.simulation.deploy import Served, deployment
+from planner.serving.lengths import Lengths
+from planner.simulation.deploy import Served, deployment, split_deployment
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
+from planner.simulation.settings import Deployment
 from planner.simulation.simulator import simulate
 from planner.simulation.streams import ClosedLoop, Fixed, OpenStream, Poisson, Uniform
 from planner.units import format_duration
@@ -59,20 +61,37 @@ def check(candidate: Candidate, job: Job) -> Checked:
 
 def _run(candidate: Candidate, job: Job) -> Checked:
     replicas = simulated_replicas(candidate)
-    served = Served(
-        candidate.replica, candidate.layout, replicas, lengths_of(job.workload), candidate.per_replica.together
-    )
-    deployed = deployment(served, candidate.per_replica.tpot["mean"])
-    run = simulate(deployed, _stream(candidate, job, replicas))
+    run = simulate(_deployed(candidate, job, replicas), _stream(candidate, job, replicas))
     target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
     summary = summarize(run, target, warm_up=_WARM_UP)
     return Checked(candidate, summary, candidate.replicas / replicas, _problem(summary, job))
 
 
+def _deployed(candidate: Candidate, job: Job, replicas: int) -> Deployment:
+    """The pools of a candidate with ``replicas`` of the one that decodes, the others in proportion."""
+    lengths, tpot = lengths_of(job.workload), candidate.per_replica.tpot["mean"]
+    decode = Served(candidate.replica, candidate.layout, replicas, lengths, candidate.per_replica.together)
+    if candidate.mode == "aggregated":
+        return deployment(decode, tpot)
+    first = candidate.pools[0]
+    count = first.replicas * replicas // candidate.replicas
+    prompt = Lengths(lengths.isl, 1.0, lengths.cached)
+    together = min(max(first.batch * first.layout.attention_dp, 1.0), first.layout.attention_dp)
+    return split_deployment(Served(first.replica, first.layout, count, prompt, together), decode, tpot)
+
+
 def simulated_replicas(candidate: Candidate) -> int:
-    """Replicas to simulate: equal ones behave alike, so a few hundred requests in flight are enough."""
+    """Replicas to simulate: equal ones behave alike, so a few hundred requests in flight are enough.
+
+    Pools keep their proportions, so a split whose counts share no factor is simulated whole.
+    """
     per_replica = candidate.per_replica.batch * candidate.layout.attention_dp
-    return max(1, min(candidate.replicas, int(_IN_FLIGHT / max(per_replica, 1e-9))))
+    enough = max(1, min(candidate.replicas, int(_IN_FLIGHT / max(per_replica, 1e-9))))
+    if candidate.mode == "aggregated":
+        return enough
+    common = math.gcd(*(pool.replicas for pool in candidate.pools))
+    unit = candidate.replicas // common
+    return unit * min(common, max(1, round(enough / unit)))
 
 
 def _stream(candidate: Candidate, job: Job, replicas: int) -> OpenStream | ClosedLoop:

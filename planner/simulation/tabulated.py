@@ -96,7 +96,8 @@ class TabulatedSteps:
         """See StepModel and the formula of this module."""
         prefix = chunk_pairs / chunk_tokens - 0.5 * (chunk_tokens + 1)
         seconds = _bilinear(self._sequences, self._chunks, self._base, sequences, chunk_tokens)
-        if prefix > 0:
+        if prefix:
+            # Below zero where whole prompts share the chunk: they attend to themselves only, in as much less time.
             seconds += _bilinear(self._prefixes, self._chunks, self._prefix, prefix, chunk_tokens)
         if sequences:
             curve = self.decode_steps(sequences)
