@@ -75,9 +75,23 @@ def _indexer(fields: Fields, index: int) -> SparseIndexer | None:
     top_k = fields.optional("index_topk", minimum=1)
     if top_k is None:
         return None
-    types = fields.items("indexer_types", fields.count("layers"))
-    shared = types is not None and types[index] == "shared"
+    shared = _shares_index(fields, index)
     return SparseIndexer(fields.count("index_n_heads"), fields.count("index_head_dim"), top_k, shared=shared)
+
+
+def _shares_index(fields: Fields, index: int) -> bool:
+    """Say whether a layer takes the choice of the layer before: by a list of kinds, a pattern of F and S, or each
+    n-th layer choosing anew."""
+    types = fields.items("indexer_types", fields.count("layers"))
+    if types is not None:
+        return types[index] == "shared"
+    pattern = fields.text("index_topk_pattern")
+    if pattern:
+        if len(pattern) < fields.count("layers") or set(pattern) - set("FS"):
+            raise InputError(f"{fields.where}: index_topk_pattern is not understood", hint="F or S for each layer")
+        return pattern[index] == "S"
+    offset = fields.count("index_skip_topk_offset", 2, minimum=0)
+    return max(index - offset + 1, 0) % max(fields.count("index_topk_freq", 1, minimum=0), 1) != 0
 
 
 def window_of(fields: Fields, family: Family, index: int) -> int | None:

@@ -22,6 +22,8 @@ def nemotron_h_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
     names = fields.items("layers_block_type")
     if not pattern and names is not None:
         pattern = [_NEMOTRON_TYPES.get(str(name), name) for name in names]
+    if not pattern and names is None:
+        raise fields.missing("hybrid_override_pattern", "layers_block_type")
     layers = fields.optional("layers") or len(pattern)
     unknown = {str(symbol) for symbol in pattern} - set("M*-E")
     if len(pattern) < layers or not pattern or unknown:

@@ -176,7 +176,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "qwen3": _QWEN3,
     "qwen3_moe": _QWEN3_MOE,
     "qwen3_vl": _QWEN3,
-    "qwen3_vl_moe": _QWEN3_MOE,
+    "qwen3_vl_moe": _with(_QWEN3_MOE, required={"tied": None}),
     "qwen3_next": _QWEN3_NEXT,
     "qwen3_5": _QWEN3_5,
     "qwen3_5_moe": _QWEN3_NEXT,

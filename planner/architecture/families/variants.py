@@ -40,8 +40,7 @@ def llama4_ffn(fields: Fields, family: Family, index: int) -> Ffn:
     """Build the block of Llama 4: experts each n-th layer, always with one shared expert of the same
     width."""
     listed = fields.items("moe_layers")
-    step = fields.count("interleave_moe_layer_step", 1)
-    if index in listed if listed else (index + 1) % step == 0:
+    if index in listed if listed else (index + 1) % fields.count("interleave_moe_layer_step") == 0:
         return replace(experts(fields, family), shared_width=fields.count("width"))
     return DenseFfn(fields.count("intermediate_size_mlp"))
 
@@ -82,6 +81,8 @@ def _nas_layer(fields: Fields, family: Family, block: object, index: int) -> Lay
         kv_heads = heads // attention.count("n_heads_in_group")
         window = attention.optional("window_length", minimum=1)
         mixer = grouped(fields, family, heads, kv_heads, head_dim(fields), window)
+    if not ffn.flag("no_op") and not any(map(ffn.states, ("ffn_mult", "intermediate_size"))):
+        raise ffn.missing("ffn_mult")
     # the class rounds two thirds of the multiple of hidden up to a multiple of 256
     width = -(-int(2 * ffn.number("ffn_mult", 0.0) * hidden / 3) // 256) * 256
     block_ffn = None if ffn.flag("no_op") else DenseFfn(ffn.optional("intermediate_size") or width)
@@ -150,6 +151,8 @@ def minimax_m3_attention(fields: Fields, family: Family, index: int) -> Attentio
     config = fields.inner("sparse_attention_config") or fields
     frequency = config.items("sparse_attention_freq", fields.count("layers"))
     types = fields.items("layer_types", fields.count("layers"))
+    if frequency is None and types is None:
+        raise config.missing("sparse_attention_freq")
     sparse = bool(frequency[index]) if frequency else types is not None and types[index] == "minimax_m3_sparse"
     attention = grouped_attention(fields, family, index)
     if not sparse:
