@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -75,9 +76,7 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
     return Deployment(_pool(served, tpot, hash_tokens))
 
 
-def split_deployment(
-    prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None
-) -> Deployment:
+def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
     overhead = float(first_token_overhead(decode.replica.engine, floats(tpot)))
     first = _pool(prefill, tpot, hash_tokens)
