@@ -63,7 +63,7 @@ def test_a_trace_of_one_moment_has_no_rate(tmp_path: Path) -> None:
 
 def test_a_workload_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "w.yaml"
-    path.write_text("classes:\n- {name: chat, isl: 500, osl: 200, rate: 10}\n- {isl: 4e3, osl: 1, rate: 1.0e-9}\n")
+    path.write_text("classes:\n- {name: chat, isl: 500, osl: 200, rate: 10}\n- {isl: 4000, osl: 1, rate: 1.0e-9}\n")
     chat, second = read_classes(path)
     assert (chat.name, chat.isl, chat.osl, chat.rate) == ("chat", 500, 200, 10)
     assert (second.name, second.rate, second.low, second.high) == ("class 2", 1e-9, (4000, 1), (4000, 1))
