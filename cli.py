@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from planner.commands import register
 from planner.errors import InputError, PlannerError
 from planner.version import __version__
 
@@ -330,6 +331,9 @@ def catalog_prices(
     from planner.report.listing import list_prices
 
     emit_rows(list_prices(_catalogs(catalog), gpu), output)
+
+
+register(app)
 
 
 def _list_or_show(action: str | None, name: str | None, output: str, listing: Any, show: Any) -> None:
