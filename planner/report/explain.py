@@ -16,6 +16,7 @@ from planner.plan import Plan, PlanFile
 from planner.report.emit import emit
 from planner.report.formats import rows_text
 from planner.report.plans import layout_text, plan_rows
+from planner.report.plot import memory_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.search.candidates import lengths_of
 from planner.serving.layout import Layout
@@ -115,6 +116,7 @@ def _text(found: dict[str, Any]) -> str:
         "",
         f"Memory of the fullest GPU: weights {memory['weights_gib']:.1f} + KV {memory['kv_gib']:.1f} + activations "
         f"{memory['activations_gib']:.1f} = {used:.1f} of {memory['capacity_gib']:.1f} GiB",
+        memory_bar(memory),
         operator_text(found),
     ]
     if found["rejected"]:
