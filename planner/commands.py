@@ -28,7 +28,7 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to the application."""
-    for command in (export, diff, doctor):
+    for command in (export, diff, sweep, doctor):
         app.command()(command)
 
 
@@ -42,7 +42,7 @@ def export(
             show_default=False,
             autocompletion=complete_target,
         ),
-    ],  # fmt: skip
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the files; made if absent.", show_default=False)],
     rank: RankOption = 1,
     check: Annotated[bool, typer.Option("--check", help="Validate every file offline before writing.")] = False,
@@ -94,3 +94,25 @@ def doctor(output: OutputOption = "table", catalog: CatalogOption = None, debug:
     emit_rows(rows, output)
     if any(row["status"] == "failure" for row in rows):
         raise typer.Exit(1)
+
+
+def sweep(
+    study: Annotated[
+        Path, typer.Argument(help="YAML file: options of search, each a value or a list.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Table to write: .csv or .parquet.", show_default=False)],
+    on: Annotated[str, typer.Option("--on", help="local processes, or a ray cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: the cores.", min=1)] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget finished rows of an earlier run.")] = False,
+    catalog: CatalogOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Search every combination of a study; a run that was stopped goes on where it was."""
+    from planner.api import Catalogs
+    from planner.report.progress import progress
+    from planner.sweep.run import run_study
+
+    with progress() as show:
+        done = run_study(study, out, on, workers, fresh, Catalogs(tuple(catalog or ())), show)
+    typer.echo(str(out))
+    typer.echo(done, err=True)

@@ -82,13 +82,17 @@ def _highs() -> float:
 
 
 def _cbc() -> float:
+    import warnings
+
     import pulp
 
-    problem = pulp.LpProblem("doctor", pulp.LpMaximize)
-    x = pulp.LpVariable("x", 0, 2.5, cat="Integer")
-    problem += x
-    problem.solve(pulp.PULP_CBC_CMD(msg=False, timeLimit=10))
-    return float(pulp.value(problem.objective))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # pulp 3 announces the names of pulp 4, which it lacks
+        problem = pulp.LpProblem("doctor", pulp.LpMaximize)
+        x = pulp.LpVariable("x", 0, 2.5, cat="Integer")
+        problem += x
+        problem.solve(pulp.PULP_CBC_CMD(msg=False, timeLimit=10))
+        return float(pulp.value(problem.objective))
 
 
 def _catalogs(catalogs: Catalogs, today: date) -> Iterator[Row]:
