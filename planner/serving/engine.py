@@ -38,6 +38,7 @@ class Engine:
         that of the same kernel in a benchmark loop (cold caches, sustained clocks, neighbours).
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
+    transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Engine:
     offset: Seconds
     decode_steps: float
     burst_rounds: float
+    transfer_pieces: Literal["request", "chunk", "layer"] = "request"
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -166,4 +168,5 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         offset=first["offset_ms"] * 1e-3,
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
+        transfer_pieces=data["transfer"]["pieces"],
     )

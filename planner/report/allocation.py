@@ -1,0 +1,61 @@
+"""An exact mixture as a table, JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from planner.report.emit import emit
+from planner.report.formats import rows_text, yaml_text
+from planner.search.allocate import AllocationResult
+
+
+def emit_allocation(result: AllocationResult, output: str, out: Sequence[Path] | None) -> int:
+    """Print and save a mixture; give the exit code: 1 when there is none, with the reasons on stderr."""
+    record = result.as_dict()
+
+    def render(form: str) -> str:
+        match form:
+            case "json":
+                return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+            case "yaml":
+                return yaml_text(record)
+            case _:
+                return _text(result)
+
+    emit(render, output, out)
+    if result.cost is not None:
+        return 0
+    reasons = "; ".join(result.reasons) or f"the solver stopped ({result.status})"
+    sys.stderr.write(f"error: no mixture: {' '.join(reasons.split())}\n")
+    return 1
+
+
+def _text(result: AllocationResult) -> str:
+    if result.cost is None:
+        return ""
+    rows = [
+        {
+            "offer": name,
+            "count": count,
+            "serves": ", ".join(
+                f"{klass} {shares[name]:.4g}/s" for klass, shares in result.assignment.items() if shares.get(name)
+            ),
+            "alone": _alone(result, name),
+        }
+        for name, count in result.counts.items()
+    ]
+    proof = result.certificate
+    verdict = "optimal" if result.status == "optimal" else f"within {proof.gap or 0:.2%} of the best possible"
+    return (
+        rows_text(rows, "table").rstrip("\n")
+        + f"\n\n{result.cost:,.4g} $/h, {verdict} (bound {proof.bound or 0:,.4g} $/h, {proof.solver}, "
+        + f"{result.elapsed:.2f} s).\n"
+    )
+
+
+def _alone(result: AllocationResult, name: str) -> str:
+    single = result.single_type.get(name)
+    return "cannot" if single is None else f"{single.count} for {single.cost:,.4g} $/h"
