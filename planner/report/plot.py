@@ -42,10 +42,12 @@ def pareto_text(found: PlanFile) -> str:
     """Output per GPU over speed for one user: dots are the frontier, numbers the plans. Empty when narrow."""
     width = shutil.get_terminal_size((80, 24)).columns
     percentile = str(found.job.get("slo", {}).get("percentile", "p95"))
-    points = [(float(p["tok_s_per_user"]), float(p["output_tok_s_per_gpu"])) for p in found.search.pareto]
+    known = [p for p in found.search.pareto if p.get("tok_s_per_user") and p.get("output_tok_s_per_gpu")]
+    points = [(float(p["tok_s_per_user"]), float(p["output_tok_s_per_gpu"])) for p in known]
     marks = {
         str(plan.rank): (1e3 / latency(plan.predicted, "tpot_ms", percentile), plan.predicted.output_tok_s_per_gpu)
         for plan in found.plans[:9]
+        if latency(plan.predicted, "tpot_ms", percentile) > 0
     }
     if width < _NARROWEST or len(points) + len(marks) < 2:
         return ""

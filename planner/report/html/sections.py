@@ -12,6 +12,8 @@ from planner.report.plans import latency, layout_text, plan_rows
 
 MEMORY_PARTS = (("weights", "weights_gib", 0), ("KV cache", "kv_gib", 2), ("activations", "activations_gib", 4))
 
+_ONE_LINE = 26  # longer texts may wrap
+
 
 def text(value: Any) -> str:
     """Escape a value for HTML; numbers with separators."""
@@ -32,10 +34,14 @@ def table(rows: Sequence[Mapping[str, Any]], best: int | None = None) -> str:
     head = "".join(f"<th{classes[n]}>{text(n)}</th>" for n in names)
     body = "".join(
         f"<tr{' class=best' if index == best else ''}>"
-        + "".join(f"<td{classes[n]}>{text(row[n])}</td>" for n in names) + "</tr>"
+        + "".join(f"<td{classes[n] or _short(row[n])}>{text(row[n])}</td>" for n in names) + "</tr>"
         for index, row in enumerate(rows)
     )  # fmt: skip
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _short(value: Any) -> str:
+    return ' class="s"' if len(str(value)) <= _ONE_LINE else ""
 
 
 def key(entries: Iterable[tuple[str, int]]) -> str:
@@ -104,11 +110,13 @@ def pareto(found: PlanFile) -> str:
             f"{p.get('gpu')} {p.get('layout')} {p.get('weights')}\n{p['output_tok_s_per_gpu']:,.1f} tok/s/GPU\n"
             f"{p['tok_s_per_user']:,.1f} tok/s per user",
         )
-        for p in found.search.pareto if "tok_s_per_user" in p and "output_tok_s_per_gpu" in p
+        for p in found.search.pareto if p.get("tok_s_per_user") and p.get("output_tok_s_per_gpu")
     ]  # fmt: skip
     dots = []
     for plan in found.plans:
-        speed = 1e3 / max(latency(plan.predicted, "tpot_ms", percentile), 1e-9)
+        if latency(plan.predicted, "tpot_ms", percentile) <= 0:
+            continue  # one output token a request: there is no speed of output
+        speed = 1e3 / latency(plan.predicted, "tpot_ms", percentile)
         tip = f"Plan {plan.rank}: " + "; ".join(
             f"{p.replicas} x {layout_text(p)} {p.gpu} {p.weights}" for p in plan.pools
         )
