@@ -5,6 +5,7 @@ This is the only module of the room that reads plans and catalogs; targets turn 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -113,14 +114,16 @@ def deployment(
     plan = found.plan(rank)
     refuse_roles(plan, target)
     planned = plan.pools[0].engine
+    if len({pool.engine for pool in plan.pools}) > 1:
+        raise ExportError(f"plan {plan.rank} runs several engines, which no target serves behind one name")
     engine = planned if planned in engines else engines[0]
     profile, known = load_engine(engine, catalogs.folders), _known(str(found.job.get("model", "")), catalogs)
     groups = tuple(_group(pool, profile, known, model is None, catalogs) for pool in plan.pools)
     source = model or _source(str(found.job.get("model", "")), known)
-    if not source.strip() or source.startswith("-") or "\0" in source:
+    if not _loadable(source):
         raise InputError(f"model {source!r}: no engine can load that name", hint="name another with --model")
     served = str(found.job.get("model") or source)
-    served = source if served.startswith("-") or not served.strip() or "\0" in served else served
+    served = served if _loadable(served) else source
     notes = [] if engine == planned else [f"planned for {planned}; {target} runs {engine}, whose timing may differ"]
     notes += _checkpoint_notes(plan, known, model)
     notes += [
@@ -133,6 +136,11 @@ def deployment(
         max_model_len=_longest(found, plan, known), groups=_named(groups), annotations=provenance(found, plan),
         notes=tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def _loadable(name: str) -> bool:
+    """Whether a name can stand on a command line: not empty, no option, no byte that a system call cannot carry."""
+    return bool(name.strip()) and not name.startswith("-") and not re.search("[\0\ud800-\udfff]", name)
 
 
 def refuse_roles(plan: Plan, target: str) -> None:

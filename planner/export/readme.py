@@ -27,7 +27,7 @@ def readme(plan: Deployment, target: str, steps: Sequence[str], table: str | Non
         "",
     ]
     notes = [*plan.notes, *_standing(plan)]
-    lines += ["## Know first", "", *(f"- {one_line(note)}" for note in notes), ""] if notes else []
+    lines += ["## Know first", "", *(f"- {plain(note)}" for note in notes), ""] if notes else []
     lines += ["## Provenance", "", *(f"- {key}: {code(value)}" for key, value in plan.annotations.items()), ""]
     return "\n".join(lines)
 
@@ -37,11 +37,16 @@ def code(text: str) -> str:
     return f"`{one_line(text).replace('`', chr(39)).replace('|', '/')}`"
 
 
+def plain(text: str) -> str:
+    """Running text of any kind: no markup, no end of a table cell."""
+    return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("`", "'")
+
+
 def _row(group: Group) -> str:
     named = (("tp", group.tp), ("attention_dp", group.attention_dp), ("pp", group.pp), ("ep", group.ep))
     split = " ".join(f"{name} {width}" for name, width in named if width > 1) or "none"
     return (
-        f"| {group.name} | {group.role} | {group.replicas} | {group.gpus} x {one_line(group.gpu_name)} | {group.nodes} "
+        f"| {group.name} | {group.role} | {group.replicas} | {group.gpus} x {plain(group.gpu_name)} | {group.nodes} "
         f"| {split} | {group.max_sequences * group.attention_dp} |"
     )
 

@@ -69,3 +69,8 @@ def memory_bar(memory: Mapping[str, float], columns: int = 60) -> str:
     bar = "".join(mark * round(columns * memory[name] / whole) for name, mark, _ in _PARTS)[:columns]
     key = "  ".join(f"{mark} {title}" for _, mark, title in _PARTS)
     return f"  {bar:░<{columns}}  {key}  ░ free"
+
+
+def share_bar(share: float, columns: int = 24) -> str:
+    """A share as a percentage and a bar."""
+    return f"{share:4.0%} " + "█" * round(share * columns)

@@ -197,9 +197,23 @@ def test_a_hostile_model_name_survives_yaml_and_names_stay_dns_safe(name: str, t
 
 
 def test_names_that_no_engine_can_load_are_refused() -> None:
-    for name in ("", "  ", "--trust-remote-code", "a\0b"):
+    for name in ("", "  ", "--trust-remote-code", "a\0b", "a\ud800b"):
         with pytest.raises(InputError):
             files_of(plan_file(pool(), model=name), "vllm")
+
+
+def test_hostile_engines_and_gpu_names_stay_text(tmp_path: Path) -> None:
+    odd = plan_file(pool(engine="<script>\n# x | y"))
+    assert "<script>" not in files_of(odd, "vllm")["README.md"]
+    (tmp_path / "gpus.toml").write_text('[accelerators.h100-sxm]\nname = "<b>|\\n$(touch pwned)"\n')
+    files, _ = export(CASES["one GPU"], 1, "vllm", Catalogs((tmp_path,)), check=True)
+    assert "<b>" not in files["README.md"]
+    assert run_script(files["worker.sh"], "vllm", tmp_path)[0] == "serve" and not (tmp_path / "pwned").exists()
+
+
+def test_pools_of_different_engines_are_refused() -> None:
+    with pytest.raises(ExportError, match="several engines"):
+        files_of(plan_file(pool("prefill"), pool("decode", engine="sglang")), "dynamo")
 
 
 def test_scripts_of_several_nodes_place_each_node(tmp_path: Path) -> None:

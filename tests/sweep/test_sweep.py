@@ -164,3 +164,25 @@ def test_a_local_ray_cluster_gives_the_same_table(study: Path, tmp_path: Path, m
     monkeypatch.setattr(run, "local_rows", here)
     run.run_study(study, tmp_path / "here.csv", "local", 1, False, Catalogs(), lambda _: None)
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_of_ray_that_dies_loses_no_finished_row(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    from planner.sweep import on_ray
+
+    monkeypatch.setattr(on_ray, "_RETRIES", 0)
+    monkeypatch.setattr(on_ray, "run_point", dies_on_l4)
+    where = str(Path(__file__).parent)
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": f"{where}:{os.environ.get('PYTHONPATH', '')}"}},
+    )
+    try:
+        rows = list(on_ray.ray_rows(read_study(study), 2, Catalogs()))
+    finally:
+        ray.shutdown()
+    assert len(rows) == 4 and sorted(row["status"] for row in rows)[0] == "crashed"
+    assert sum(row["status"] == "crashed" for row in rows) == 1

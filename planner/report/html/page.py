@@ -62,6 +62,8 @@ def _times(found: PlanFile, catalogs: Catalogs) -> Times:
     load = found.job.get("workload", {})
     for pool in found.plans[0].pools:
         x = pool.layout
+        if pool.role in ("attention", "ffn"):
+            continue  # one engine group does not explain them
         try:
             replica = replica_of_pool(str(found.job.get("model")), pool, catalogs)
             lengths = Lengths(float(load["isl"]), float(load["osl"]))
