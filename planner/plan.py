@@ -127,8 +127,8 @@ class SearchInfo(_Model):
     """How large the search was; ``feasible`` plans met the request, ``warnings`` say what to doubt."""
 
     candidates: int
-    feasible: int
-    warnings: list[str]
+    feasible: int = 0
+    warnings: list[str] = Field(default_factory=list)
     operating_points: int
     elapsed_s: float
     rejected: list[RejectedRow]
