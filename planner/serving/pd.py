@@ -32,6 +32,8 @@ from planner.serving.transfer import (
 _BISECTIONS = 60
 # Above this load of the prefill pool its queue holds what the loop leaves over.
 _LIMITED = 0.95
+# Mean of a Brownian bridge above its running minimum: 0.627 at its end (sqrt(pi/8)), so much over its length.
+_BRIDGE = 0.47
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class SplitLoop:
     roles: tuple[Role, Role]
     lengths: Lengths
     rate: Array
+    concurrency: Array
     mean_ttft: Array
     limited: BoolArray
 
@@ -121,6 +124,22 @@ class SplitLoop:
         chance = self.prefill.wait(share, replicas, "mean")
         spread = self.prefill.wait(share, replicas, statistic) - chance
         return self.mean_ttft + np.where(self.limited, 0.0, spread)
+
+    def load_test(self, statistic: str) -> tuple[Array, Array]:
+        """TTFT and requests/s as a load test reports them that starts all of its N requests at once.
+
+        Outputs of like length keep the crowd together: every round brings N prompts in random order within the time
+        in which the pool computes N. Their wait is a Brownian bridge reflected at zero, on average sqrt(N) * _BRIDGE
+        services (for Poisson arrivals at the same rate it would be that of the load), and never below that.
+        """
+        share, replicas = self.rate / self.roles[0].count, self.roles[0].count
+        chance = self.prefill.wait(share, replicas, "mean")
+        service = 1.0 / (self.prefill.capacity * replicas)
+        others = np.maximum(self.concurrency - 1.0, 0.0)
+        crowd = np.where(self.limited, 0.0, np.maximum(_BRIDGE * np.sqrt(others) * service - chance, 0.0))
+        cycle = self.mean_ttft + crowd + self.lengths.decodes * self.mean_tpot
+        ttft = self.ttft("mean" if statistic == "p50" else statistic) + crowd
+        return ttft, np.minimum(self.rate, self.concurrency / cycle)
 
     def tpot(self, statistic: str) -> Array:
         """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody."""
@@ -161,7 +180,7 @@ def closed_split(
     tpot, rate, ttft = state(low)
     waiting = np.maximum(concurrency / rate - lengths.decodes * tpot - ttft, 0.0)
     limited = rate / prefill.count > _LIMITED * times.capacity
-    return SplitLoop(times, budget, low, tpot, (prefill, decode), lengths, rate, ttft + waiting, limited)
+    return SplitLoop(times, budget, low, tpot, (prefill, decode), lengths, rate, concurrency, ttft + waiting, limited)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,16 +73,16 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
     return Deployment(_pool(served, tpot, hash_tokens))
 
 
-def split_deployment(
-    prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None
-) -> Deployment:
+def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
     overhead = float(first_token_overhead(decode.replica.engine, floats(tpot)))
     first = _pool(prefill, tpot, hash_tokens)
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
     steps = step_model(prefill, stages=prefill.layout.pp)
     first = replace(first, steps=steps, stages=1, offset=overhead)
-    return Deployment(_pool(decode, tpot, None), first, transfer_by_tokens(prefill, decode), answers_after_transfer=True)
+    return Deployment(
+        _pool(decode, tpot, None), first, transfer_by_tokens(prefill, decode), answers_after_transfer=True
+    )
 
 
 def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float]:
