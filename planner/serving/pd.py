@@ -216,7 +216,9 @@ class SplitFlow:
 
     def tpot(self, statistic: str) -> Array:
         """TPOT of the request at a percentile: only the Poisson fluctuation of the batch moves it."""
-        return self.mean_tpot + z_score(statistic) * np.sqrt(self.batch) * self.slope
+        carried = np.isfinite(self.batch)
+        spread = z_score(statistic) * np.sqrt(np.where(carried, self.batch, 0.0)) * self.slope
+        return np.where(carried, self.mean_tpot + spread, np.inf)
 
 
 def open_split(

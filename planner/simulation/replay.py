@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from planner.errors import InputError
 from planner.job.job import Job
 from planner.job.traces import Trace
 from planner.job.traffic import Traffic
-from planner.errors import InputError
 from planner.plan import Plan, Pool, significant
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
