@@ -123,6 +123,15 @@ class RejectedRow(_Model):
     nearest: str
 
 
+class ModeRow(_Model):
+    """The best plan of a mode by the closed forms: its objective, and the terms that make it up."""
+
+    mode: str
+    plan: str
+    value: float
+    terms: dict[str, float]
+
+
 class SearchInfo(_Model):
     """How large the search was."""
 
@@ -131,6 +140,7 @@ class SearchInfo(_Model):
     elapsed_s: float
     rejected: list[RejectedRow]
     pareto: list[dict[str, Any]]
+    modes: list[ModeRow] = Field(default_factory=list)
 
 
 class Provenance(_Model):
@@ -304,6 +314,7 @@ def plan_file(
             elapsed_s=round(elapsed, 3),
             rejected=[RejectedRow(reason=r, count=n, nearest=near) for r, n, near in outcome.rejections.rows()],
             pareto=[_pareto_row(c, percentile) for c in outcome.frontier],
+            modes=_mode_rows(outcome, percentile),
         ),
         provenance=Provenance(
             planner_version=__version__,
@@ -314,6 +325,29 @@ def plan_file(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
     )
+
+
+def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
+    """The best candidate of each mode, best mode first."""
+    best: dict[str, Candidate] = {}
+    for candidate in outcome.ranked:
+        best.setdefault(candidate.mode, candidate)
+    return [
+        ModeRow(
+            mode=mode,
+            plan=", ".join(str(pool) for pool in c.pools),
+            value=significant(objective_value(c, outcome.objective, percentile)),
+            terms={
+                "decode rate of a decoding GPU": significant(
+                    c.rate / sum(pool.gpus for pool in c.pools if pool.role != "prefill")
+                ),
+                "GPUs that decode": float(sum(pool.gpus for pool in c.pools if pool.role != "prefill")),
+                "TTFT": significant(c.per_replica.ttft[percentile] * 1e3),
+                "TPOT": significant(c.per_replica.tpot[percentile] * 1e3),
+            },
+        )
+        for mode, c in best.items()
+    ]
 
 
 def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:

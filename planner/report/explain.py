@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from planner.api import Catalogs, replica_of_pool, search
 from planner.errors import InputError, PlannerError
 from planner.job.job import Job
-from planner.plan import Plan, PlanFile
+from planner.plan import Plan, PlanFile, Pool
 from planner.report.emit import emit
 from planner.report.formats import rows_text
-from planner.report.plans import layout_text, plan_rows
+from planner.report.modes import compare_modes
+from planner.report.plans import plan_rows, pool_text
 from planner.report.single import operator_text, time_by_operator
 from planner.search.candidates import lengths_of
 from planner.serving.layout import Layout
@@ -27,7 +28,7 @@ _RELAXATIONS = (1.1, 1.25, 1.5, 2.0)
 def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Callable[[str], None]) -> dict[str, Any]:
     """Recompute what decides a plan. Raises InputError for an unknown rank or names that the catalogs lack."""
     plan = found.plan(rank)
-    pool = plan.pools[0]
+    pool = plan.pools[-1]
     try:
         job = Job.model_validate(found.job)
     except ValidationError as problem:
@@ -39,8 +40,8 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
     times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))
     return {
         "plan": plan_rows(found)[rank - 1],
-        "pool": f"{pool.replicas} x {layout_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, "
-        f"engine {pool.engine}",
+        "pool": "; ".join(_pool_line(p) for p in plan.pools),
+        "modes": compare_modes(found),
         "why": why(found, rank, job),
         "memory": pool.memory.model_dump(),
         "max_batch": pool.max_batch,
@@ -51,16 +52,22 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
     }
 
 
+def _pool_line(pool: Pool) -> str:
+    return f"{pool_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, engine {pool.engine}"
+
+
 def why(found: PlanFile, rank: int, job: Job) -> list[str]:
     """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the fleet."""
     plan = found.plan(rank)
-    pool, percentile = plan.pools[0], job.slo.percentile
+    pool, percentile = plan.pools[-1], job.slo.percentile
     lines = []
     for name, limit in job.slo.limits.items():
         values = getattr(plan.predicted, f"{name}_ms")
         used = getattr(values, percentile) / (limit * 1e3)
         binding = "binds" if used > 0.97 else f"{used:.0%} used"
         lines.append(f"{name} {percentile} {getattr(values, percentile):.4g} ms of {format_duration(limit)}: {binding}")
+    if plan.mode == "pd":
+        lines.append(_busier(plan.pools[0], plan))
     filled = pool.running_batch / max(pool.max_batch, 1)
     lines.append(
         f"KV cache holds {pool.max_batch} requests per attention rank, {pool.running_batch:.0f} run ({filled:.0%})"
@@ -68,6 +75,14 @@ def why(found: PlanFile, rank: int, job: Job) -> list[str]:
     if plan.gpus_idle:
         lines.append(f"{plan.gpus_idle} GPUs idle")
     return lines
+
+
+def _busier(prefill: Pool, plan: Plan) -> str:
+    """How busy the prefill pool of a split is: requests in work over ranks, by Little's law."""
+    return (
+        f"{prefill.replicas} prefill replicas work on {prefill.running_batch * prefill.layout.attention_dp:.1f} prompts "
+        f"each for {plan.predicted.request_rate:.4g} requests/s"
+    )
 
 
 def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -86,7 +101,7 @@ def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str],
             rows.append(
                 {
                     "limit": f"{name} {format_duration(limit * factor)}",
-                    "plan": ", ".join(f"{p.replicas} x {layout_text(p)} {p.weights}" for p in value.pools),
+                    "plan": ", ".join(f"{pool_text(p)} {p.weights}" for p in value.pools),
                     "GPUs": value.gpus_total,
                     "tok/s": value.predicted.output_tok_s,
                     "tok/s change": f"{value.predicted.output_tok_s / best.predicted.output_tok_s - 1:+.1%}",
@@ -111,7 +126,7 @@ def _text(found: dict[str, Any]) -> str:
     parts = [
         f"Plan {found['plan']['#']}: {found['pool']}",
         "",
-        *(f"  {line}" for line in found["why"]),
+        *(f"  {line}" for line in (*found["why"], *found["modes"])),
         "",
         f"Memory of the fullest GPU: weights {memory['weights_gib']:.1f} + KV {memory['kv_gib']:.1f} + activations "
         f"{memory['activations_gib']:.1f} = {used:.1f} of {memory['capacity_gib']:.1f} GiB",

@@ -1,0 +1,31 @@
+"""How the best plan of each mode compares, and which term decides."""
+
+from __future__ import annotations
+
+from planner.plan import ModeRow, PlanFile
+
+
+def compare_modes(found: PlanFile) -> list[str]:
+    """One line per further mode; none where only one was searched or met the request."""
+    rows = found.search.modes
+    return [_line(rows[0], other, found.plans[0].certificate.objective) for other in rows[1:]]
+
+
+def _line(first: ModeRow, other: ModeRow, objective: str) -> str:
+    gap = abs(other.value - first.value) / max(abs(first.value), 1e-12)
+    name, ratio = _deciding(first, other)
+    return (
+        f"best {other.mode} plan ({other.plan}) is {gap:.1%} behind {first.mode} on {objective}; "
+        f"{name} decides: {ratio:.2f} times that of {first.mode}"
+    )
+
+
+def _deciding(first: ModeRow, other: ModeRow) -> tuple[str, float]:
+    """The term in which both differ most."""
+    shared = {
+        name: other.terms[name] / value
+        for name, value in first.terms.items()
+        if value > 0 and other.terms.get(name, 0) > 0
+    }
+    name = max(shared, key=lambda term: max(shared[term], 1 / shared[term]))
+    return name, shared[name]
