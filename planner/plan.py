@@ -83,6 +83,7 @@ class Pool(_Model):
     running_batch: float
     engine: str
     memory: PoolMemory
+    micro_batches: int = 1
 
 
 class Certificate(_Model):
@@ -194,7 +195,9 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     certificate = _certificate(candidate, outcome, percentile)
     candidate = verdict.candidate if verdict else candidate
     predicted = _performance(candidate)
-    known = all(pool.replica.efficiency.basis == "calibrated" for pool in candidate.pools)
+    # No measured deployment splits attention from feed-forward blocks: such plans rest on kernels and theory.
+    fitted = all(pool.replica.efficiency.basis == "calibrated" for pool in candidate.pools)
+    known = fitted and candidate.mode != "af"
     basis: Literal["modelled", "calibrated"] = "calibrated" if known else "modelled"
     shown = {
         "output_tok_s": predicted.output_tok_s,
@@ -231,6 +234,7 @@ def _pool(pool: Share) -> Pool:
         max_batch=int(pool.slots),
         running_batch=significant(pool.batch),
         engine=replica.engine.id,
+        micro_batches=pool.micro_batches,
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),

@@ -16,6 +16,7 @@ tokens to one FFN worker has T * P * hidden * bytes, P = 1 - C(E - E/n_f, k)/C(E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
@@ -74,6 +75,14 @@ class Workers:
     ffn_ep: Array
     ffn_gpus: Array
     micro_batches: Array
+
+    def rows(self, kept: Sequence[int]) -> Workers:
+        """Some of the rows."""
+        index = np.asarray(kept, dtype=int)
+        return Workers(
+            self.attention[index], self.attention_tp[index], self.attention_dp[index], self.ffn[index],
+            self.ffn_ep[index], self.ffn_gpus[index], self.micro_batches[index],
+        )  # fmt: skip
 
     @property
     def gpus(self) -> Array:
@@ -193,7 +202,8 @@ class AttentionFfn:
             )
             gathered = all_gather_seconds(tokens * hidden * width, workers.ffn_gpus, **links)
             routed = all_to_all_seconds(taken * reached * hidden * width, workers.ffn_gpus, **links)
-            return np.asarray(across + np.where(workers.ffn_ep >= workers.ffn_gpus, routed, gathered))
+            inside = np.where(workers.ffn_ep >= workers.ffn_gpus, routed, gathered)
+            return np.asarray((across + inside) * self.ffn.engine.collective_slowdown)
 
         return seconds(dispatch_bytes(self.ffn)), seconds(ACTIVATION_BYTES)
 

@@ -7,12 +7,13 @@ Everything in flight is somewhere: N = X * (TTFT + (osl-1) * D(B)), B = X * (osl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from planner.job.slo import QUANTILE
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
 from planner.serving.latency import first_token_overhead, wait, z_score
 from planner.serving.layout import Array, BoolArray, Layouts, floats
@@ -38,16 +39,37 @@ _BRIDGE = 0.47
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Replicas of one pool, one element per row."""
+    """Replicas of one pool, one element per row; ``blocks`` where a replica is itself split between attention and
+    feed-forward workers."""
 
     replica: Replica
     layouts: Layouts
     count: Array
+    blocks: tuple[AttentionFfn, Workers] | None = None
 
     @property
     def gpus(self) -> Array:
         """GPUs of the pool."""
-        return self.count * self.layouts.gpus
+        return self.count * (self.layouts.gpus if self.blocks is None else self.blocks[1].gpus)
+
+    def memory(self, lengths: Lengths) -> Memory:
+        """Budget of the GPUs that hold the cache; without a slot where the feed-forward workers do not fit."""
+        if self.blocks is None:
+            return memory(self.replica, self.layouts, lengths)
+        held, blocks = self.blocks[0].memories(self.blocks[1], lengths)
+        return replace(held, slots=np.where(blocks.fits, held.slots, 0.0))
+
+    def table(self, largest: float, lengths: Lengths) -> DecodeTable:
+        """D(B) of every row; with ``blocks`` all micro-batches of an attention-FFN split count as one batch."""
+        if self.blocks is None:
+            return DecodeTable.of(self.replica, self.layouts, largest, lengths)
+        split, workers = self.blocks
+        return DecodeTable.tabulate(
+            lambda batch: split.stages(workers, batch * self.layouts.attention_dp, lengths).iteration(
+                workers.micro_batches
+            ),
+            largest, len(self.count),
+        )  # fmt: skip
 
 
 def one_domain(prefill: Role, decode: Role) -> Array:
@@ -155,11 +177,11 @@ def closed_split(
     lets its wait grow until everybody is accounted for; what finds no decode slot waits for one.
     """
     times = prefill_times(prefill.replica, prefill.layouts, lengths)
-    budget = memory(decode.replica, decode.layouts, lengths)
+    budget = decode.memory(lengths)
     link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
     ranks = decode.count * decode.layouts.attention_dp
     most = np.maximum(np.minimum(concurrency / ranks, np.maximum(budget.slots, 1.0)), 1e-6)
-    table = DecodeTable.of(decode.replica, decode.layouts, float(most.max()), lengths)
+    table = decode.table(float(most.max()), lengths)
 
     def state(batch: Array) -> tuple[Array, Array, Array]:
         tpot = table.at(batch)
@@ -226,10 +248,10 @@ def open_split(
 ) -> SplitFlow:
     """Both pools at ``rate`` requests/s [rows]: bisection on the table of D(B) finds the batch that carries it."""
     times = prefill_times(prefill.replica, prefill.layouts, lengths)
-    budget = memory(decode.replica, decode.layouts, lengths)
+    budget = decode.memory(lengths)
     link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
     top = np.maximum(np.broadcast_to(budget.slots, rate.shape), 1.0)
-    table = DecodeTable.of(decode.replica, decode.layouts, float(top.max()), lengths)
+    table = decode.table(float(top.max()), lengths)
     per_replica = rate / decode.count
     low, high = np.zeros_like(top), top.copy()
     for _ in range(_BISECTIONS):

@@ -87,3 +87,22 @@ def test_copies_of_a_smaller_layout_replace_a_larger_one() -> None:
     # Two copies of the first are as fast in total as the second, and each is quicker; the third alone is quickest.
     kept = undominated(np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0]), [np.array([5.0, 6.0, 1.0])])
     assert kept == [0, 2]
+
+
+def test_attention_and_ffn_workers_are_ranked_with_the_other_modes() -> None:
+    model = load_model("deepseek-ai/DeepSeek-R1")
+    asked = job(4000, 1000, modes=("aggregated", "pd", "af"), ttft=2.0, tpot=0.06, weights=("fp8",), kv=("fp8",))
+    found = search(model, ENGINE, [supply("h200-sxm", 64)], asked)
+    assert {c.mode for c in found.ranked} == {"aggregated", "pd", "af"}
+    split = next(c for c in found.ranked if c.mode == "af")
+    assert [pool.role for pool in split.pools] == ["prefill", "ffn", "attention"]
+    assert split.gpus <= 64
+    assert split.gpus == sum(pool.replicas * pool.layout.gpus for pool in split.pools)
+    assert split.per_replica.tpot["p95"] <= 0.06
+
+
+def test_a_model_without_a_boundary_has_no_attention_ffn_plan() -> None:
+    model = load_model("qwen/qwen3-next-80b-a3b")
+    found = search(model, ENGINE, [supply("h100-sxm", 32)], job(2000, 200, modes=("af",)))
+    assert not found.ranked
+    assert any("hybrid" in reason for reason, _, _ in found.rejections.rows())
