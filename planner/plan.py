@@ -134,9 +134,11 @@ class ModeRow(_Model):
 
 
 class SearchInfo(_Model):
-    """How large the search was."""
+    """How large the search was; ``feasible`` plans met the request, ``warnings`` say what to doubt."""
 
     candidates: int
+    feasible: int
+    warnings: list[str]
     operating_points: int
     elapsed_s: float
     rejected: list[RejectedRow]
@@ -183,10 +185,10 @@ BANDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the simulation says of a candidate: its performance there, what a user should know, and the candidate at the
-    load that was simulated."""
+    load that was simulated; None of performance where the system is unstable."""
 
     candidate: Candidate
-    simulated: Performance
+    simulated: Performance | None
     notes: tuple[str, ...] = ()
 
 
@@ -297,6 +299,7 @@ def plan_file(
     elapsed: float,
     catalog_sha256: str,
     model_sha256: str,
+    warnings: Sequence[str] = (),
     argv: Sequence[str],
 ) -> PlanFile:
     """Everything that a search found, ready to be saved.
@@ -314,6 +317,8 @@ def plan_file(
         plans=plans,
         search=SearchInfo(
             candidates=outcome.candidates,
+            feasible=len(outcome.ranked),
+            warnings=list(warnings),
             operating_points=outcome.points,
             elapsed_s=round(elapsed, 3),
             rejected=[RejectedRow(reason=r, count=n, nearest=near) for r, n, near in outcome.rejections.rows()],
@@ -355,13 +360,14 @@ def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
 
 
 def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:
+    tpot = c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])
     return {
         "mode": c.mode,
         "gpu": " + ".join(c.gpus_by_type),
         "layout": " | ".join(str(pool.layout) for pool in c.pools),
         "weights": c.replica.weights,
         "output_tok_s_per_gpu": significant(c.output_rate / c.gpus),
-        "tok_s_per_user": significant(1 / c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])),
+        "tok_s_per_user": significant(1 / tpot) if tpot > 0 else None,
     }
 
 

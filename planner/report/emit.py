@@ -78,6 +78,8 @@ def emit_plans(found: PlanFile, output: str, out: Sequence[Path] | None) -> None
                 return rows_text(plan_rows(found), form)
 
     emit(render, output, out)
+    for warning in found.search.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
     if output == "table":
         where = (
             f"; saved to {', '.join(str(path) for path in out)}"

@@ -81,7 +81,8 @@ def _busier(prefill: Pool, plan: Plan) -> str:
     """How busy the prefill pool of a split is: requests in work over ranks, by Little's law."""
     return (
         f"{prefill.replicas} prefill replicas work on "
-        f"{prefill.running_batch * prefill.layout.attention_dp:.1f} prompts each for {plan.predicted.request_rate:.4g} requests/s"
+        f"{prefill.running_batch * prefill.layout.attention_dp:.1f} prompts each "
+        f"for {plan.predicted.request_rate:.4g} requests/s"
     )
 
 

@@ -158,6 +158,7 @@ class Outcome:
     rejections: Rejections = field(default_factory=Rejections)
     candidates: int = 0
     points: int = 0
+    fleet: int = 0
     objective: Objective = "throughput"
 
 

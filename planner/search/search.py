@@ -14,6 +14,7 @@ import numpy as np
 from planner.architecture.model import Model
 from planner.job.job import Job
 from planner.search.candidates import (
+    POINTS_PER_LAYOUT,
     Family,
     Metrics,
     batch_at_rate,
@@ -29,7 +30,7 @@ from planner.search.splits import Members, split_candidates
 from planner.search.supply import Supply as Supply
 from planner.search.supply import affordable as affordable
 from planner.search.supply import objective_of as objective_of
-from planner.serving.closed_loop import ClosedLoop, closed_loop
+from planner.serving.closed_loop import POINTS_PER_ROW, ClosedLoop, closed_loop
 from planner.serving.engine import Engine
 from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Layout, Layouts
@@ -42,7 +43,9 @@ Progress = Callable[[str], None]
 
 def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progress: Progress | None = None) -> Outcome:
     """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why."""
-    outcome = Outcome(objective=objective_of(job))
+    outcome = Outcome(objective=objective_of(job), fleet=sum(s.count for s in supplies))
+    if job.objective is None and outcome.objective == "cost" and all(s.price is None for s in supplies):
+        outcome.objective = "gpus"  # the nearest thing to a price that is known
     members: Members = []
     for supply in sorted(supplies, key=lambda s: s.accelerator.id):
         gpus = affordable(supply, job)
@@ -78,7 +81,7 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     """Poisson arrivals: the highest rate that keeps the SLO fixes the replicas for a rate, or the goodput of
     the fleet.
     """
-    outcome.points += len(family.layouts) * 81
+    outcome.points += len(family.layouts) * POINTS_PER_LAYOUT
     batch, most = best_batches(family, job.slo, outcome.rejections)
     per_fleet = np.array([gpus // layout.gpus for layout in family.layouts])
     usable = np.isfinite(most) & (per_fleet > 0)
@@ -102,7 +105,7 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     rows = [(layout, int(n)) for layout, n in zip(family.layouts, replicas, strict=True)]
     for index in _meeting_slo(family, rows, table, job, outcome.rejections):
         total = job.workload.rate or table[index].rate * replicas[index]
-        yield _candidate(family, index, rows[index][1], supply, total, job, table[index])
+        yield _candidate(family, index, rows[index][1], supply, total, job, table[index], outcome)
 
 
 def _record_shortage(
@@ -134,7 +137,7 @@ def _closed(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcom
     rows = [(layout, n) for layout in family.layouts for n in replica_counts(gpus // layout.gpus)]
     if not rows:
         return
-    outcome.points += len(rows) * 24
+    outcome.points += len(rows) * POINTS_PER_ROW
     flat = Layouts.of([layout for layout, _ in rows], column=False)
     counts = np.array([n for _, n in rows], dtype=float)
     share = job.workload.concurrency / (counts * flat.attention_dp)
@@ -145,7 +148,7 @@ def _closed(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcom
         layout, n = rows[index]
         metrics = table[index]
         own = family.only([layout])
-        yield _candidate(own, 0, n, supply, metrics.rate * n, job, metrics)
+        yield _candidate(own, 0, n, supply, metrics.rate * n, job, metrics, outcome)
 
 
 def _closed_metrics(point: ClosedLoop, rows: int) -> list[Metrics]:
@@ -199,7 +202,14 @@ def replica_counts(most: int) -> list[int]:
 
 
 def _candidate(
-    family: Family, index: int, replicas: int, supply: Supply, rate: float, job: Job, metrics: Metrics
+    family: Family,
+    index: int,
+    replicas: int,
+    supply: Supply,
+    rate: float,
+    job: Job,
+    metrics: Metrics,
+    outcome: Outcome,
 ) -> Candidate:
     layout = family.layouts[index]
     pool = Share(
@@ -208,7 +218,7 @@ def _candidate(
     )  # fmt: skip
     return Candidate(
         pools=(pool,),
-        idle=supply.count - pool.gpus,
+        idle=outcome.fleet - pool.gpus,
         rate=rate,
         osl=job.workload.osl,
         per_replica=metrics,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.catalog.hardware import Accelerator
 from planner.cost.efficiency import Efficiency
@@ -20,6 +20,11 @@ class Supply:
     efficiency: Efficiency
     count: int
     price: UsdPerHour | None
+
+    def joined(self, other: Supply) -> Supply:
+        """The GPUs of two offers of one type, at the lower of the known prices."""
+        prices = [price for price in (self.price, other.price) if price is not None]
+        return replace(self, count=self.count + other.count, price=min(prices, default=None))
 
 
 def objective_of(job: Job) -> Objective:

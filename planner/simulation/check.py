@@ -17,17 +17,18 @@ from planner.simulation.deploy import Served, deployment, split_deployment
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import simulate
-from planner.simulation.streams import ClosedLoop, Fixed, OpenStream, Poisson, Uniform
+from planner.simulation.streams import ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
 from planner.units import format_duration
 
 # A limit is missed when the simulation passes it by more than its own sampling error at the usual request count.
 TOLERANCE = 0.03
-_IN_FLIGHT = 150
-_LIFETIMES = 6
-_FEWEST, _MOST = 600, 3000
+_IN_FLIGHT = 120
+_LIFETIMES = 7
+_FEWEST, _MOST = 500, 1600
 # Until the batch has filled once, latencies are too good.
 _WARM_UP = 0.25
-_DERATES = (0.95, 0.88, 0.78, 0.65)
+PROBLEM = "demoted: "
+DERATES = (0.95, 0.88, 0.78, 0.65)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def check(candidate: Candidate, job: Job) -> Checked:
     free = job.workload.rate is None and job.workload.concurrency is None
     if checked.problem is None or not free:
         return checked
-    for share in _DERATES:
+    for share in DERATES:
         lower = _run(at_rate(candidate, candidate.rate * share), job)
         if lower.problem is None:
             return replace(lower, derated=share)
@@ -106,7 +107,7 @@ def _stream(candidate: Candidate, job: Job, replicas: int) -> OpenStream | Close
         spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
         return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed)
     rate = candidate.rate * replicas / candidate.replicas
-    return OpenStream(Poisson(rate), prompt, output, count, seed=job.seed)
+    return OpenStream(EvenPoisson(rate), prompt, output, count, seed=job.seed)
 
 
 def _problem(summary: Summary, job: Job) -> str | None:
@@ -178,7 +179,7 @@ class _Entry:
             return None
         notes = []
         if self.checked.problem:
-            notes.append(f"demoted: {self.checked.problem}")
+            notes.append(f"{PROBLEM}{self.checked.problem}")
         if self.checked.derated < 1:
             notes.append(
                 f"load lowered to {self.checked.derated:.0%} of the closed form, where the simulation keeps the limits"
@@ -186,11 +187,16 @@ class _Entry:
         return Verdict(self.checked.candidate, performance(self.checked), tuple(notes))
 
 
-def performance(checked: Checked) -> Performance:
-    """The simulated numbers in the shape of the predicted ones, for the whole plan."""
+def performance(checked: Checked) -> Performance | None:
+    """The simulated numbers in the shape of the predicted ones, for the whole plan.
+
+    None for an unstable system, which has no latencies: they would grow with the length of the run.
+    """
     s, c = checked.summary, checked.candidate
+    if not s.stability.stable:
+        return None
     # A stable open loop serves what arrives; counting completions of a short run would add its fill and its noise.
-    served = c.concurrency is None and s.stability.stable
+    served = c.concurrency is None
     rate = c.rate if served else s.requests_per_s * checked.scale
     output = c.output_rate if served else s.output_tokens_per_s * checked.scale
     return Performance(
@@ -204,4 +210,6 @@ def performance(checked: Checked) -> Performance:
 
 
 def _percentiles(statistic: Statistic) -> dict[str, float]:
-    return {name: getattr(statistic, name) for name in STATISTICS}
+    """Seconds by statistic; 0 where no request has one (outputs of one token have no TPOT)."""
+    values = {name: float(getattr(statistic, name)) for name in STATISTICS}
+    return {name: 0.0 if math.isnan(value) else value for name, value in values.items()}

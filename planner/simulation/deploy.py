@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -53,7 +54,9 @@ def step_model(served: Served, *, stages: int = 1) -> TabulatedSteps:
 
     budget = memory(replica, columns, served.lengths)
     tokens = floats(served.lengths.decode_context if replica.engine.grows else served.lengths.total)
-    capacity = float(budget.room[0]) / float(floats(budget.request).ravel()[0]) * float(tokens.ravel()[0])
+    # The bytes of a request are those of whole blocks, and the simulation hands out whole blocks again.
+    held = math.ceil(float(tokens.ravel()[0]) / replica.engine.block_tokens) * replica.engine.block_tokens
+    capacity = float(budget.room[0]) / float(floats(budget.request).ravel()[0]) * held
     longest = int(min(max(float(floats(served.lengths.total).ravel()[0]) * 2, 1024), _LONGEST))
     return TabulatedSteps(
         iteration,
@@ -80,9 +83,8 @@ def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_token
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
     steps = step_model(prefill, stages=prefill.layout.pp)
     first = replace(first, steps=steps, stages=1, offset=overhead)
-    return Deployment(
-        _pool(decode, tpot, None), first, transfer_by_tokens(prefill, decode), answers_after_transfer=True
-    )
+    moved = transfer_by_tokens(prefill, decode)
+    return Deployment(_pool(decode, tpot, None), first, moved, answers_after_transfer=True)
 
 
 def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float]:
