@@ -76,13 +76,14 @@ class Catalogs:
         accelerator = self.hardware.accelerator(gpu)
         profile = load_engine(engine or "vllm", self.folders, version=version, date=date)
         weights = _WEIGHT_NAMES.get(weights, weights)
-        kv = _KV_NAMES.get(kv, kv) or kv_default(weights, profile)
+        known = self.model(model)
+        kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile)
         if kv not in KV_BYTES:
             raise UnknownNameError("KV precision", kv, KV_BYTES)
         if weights not in PRECISIONS:
             raise UnknownNameError("weight precision", weights, PRECISIONS)
         efficiency = load_efficiency(accelerator.family, self.folders)
-        return Replica(self.model(model), accelerator, efficiency, profile, weights, kv)
+        return Replica(known, accelerator, efficiency, profile, weights, kv)
 
 
 def search(

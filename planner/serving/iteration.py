@@ -311,14 +311,17 @@ class _Pass:
         seconds = experts_seconds(
             tokens, float(ffn.latent or self.hidden), float(ffn.width),
             float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
-            math=form.math, weight_bytes=form.bytes_per_weight, **self.common,
+            math=form.math, weight_bytes=form.bytes_per_weight,
+            evenness=self.replica.engine.evenness, **self.common,
         )  # fmt: skip
         self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
 
     def _expert_bytes(self, ffn: MoeFfn, tokens: Array, weight_bytes: float) -> Array:
         """Weights of the experts that ``tokens`` reach, on one rank."""
         one = sum(linear.parameters for linear in expert_linears(ffn, self.hidden)) * weight_bytes
-        reached = active_experts(float(ffn.experts), float(ffn.top_k), tokens)
+        reached = active_experts(
+            float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness
+        )
         return np.asarray(reached * one / (self.layouts.ep * self.layouts.expert_tp))
 
     def _norms(self, layer: Layer, times: Array) -> None:
@@ -337,7 +340,17 @@ class _Pass:
             seconds = all_reduce_seconds(
                 message, self.layouts.tp, topology=self.replica.topology, efficiency=self.replica.efficiency
             )
-            self._add("all-reduce", seconds, times)
+            self._add("all-reduce", self._waited(seconds, self.layouts.tp), times)
+
+    def _waited(self, seconds: Array, ranks: Array, collectives: float = 1.0) -> Array:
+        """Seconds of collectives inside an engine, where ranks arrive at different times.
+
+        All wait for the last: the expected largest of n exponential delays grows like log n, and so do the rounds of a
+        barrier (a benchmark loop keeps its ranks in step). ``collective_wait`` is that of two ranks.
+        """
+        engine = self.replica.engine
+        wait = collectives * engine.collective_wait * np.log2(np.maximum(ranks, 1.0))
+        return np.where(seconds > 0, seconds + wait / engine.collective_slowdown, 0.0)
 
     def _after_experts(self, ffn: MoeFfn, times: Array) -> None:
         """Bring tokens to their experts and back.
@@ -357,7 +370,7 @@ class _Pass:
         gathered = self.routed_tokens * row
         gather = 2 * all_gather_seconds(gathered, ranks, **links)
         routed = np.where(self.layouts.ep > 1, np.minimum(exchange, gather), gather)
-        self._add("expert dispatch", routed, times * (self.layouts.attention_dp > 1))
+        self._add("expert dispatch", self._waited(routed, ranks, 2.0), times * (self.layouts.attention_dp > 1))
 
 
 def _fused(

@@ -1,0 +1,1 @@
+"""What this build predicts for published measurements, and how wrong it is: scores, left-out constants, user results."""
