@@ -23,13 +23,13 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from planner.catalog.load import load_hardware  # noqa: E402
-from planner.serving.estimate import Estimate  # noqa: E402
 from planner.accuracy.knobs import Knob, turned  # noqa: E402
 from planner.accuracy.left_out import GROUPINGS, group_name  # noqa: E402
 from planner.accuracy.measured import Measured, groups, shipped_points  # noqa: E402
 from planner.accuracy.predict import Predictor  # noqa: E402
 from planner.accuracy.score import decisions, error, pairs_of  # noqa: E402
+from planner.catalog.load import load_hardware  # noqa: E402
+from planner.serving.estimate import Estimate  # noqa: E402
 
 Theta = np.ndarray
 ROOT = HERE.parent
@@ -40,6 +40,7 @@ KNOBS = [
     Knob("attention_slowdown", 1.0, 0.15),
     Knob("expert_slowdown", 1.0, 0.15),
     Knob("collective_slowdown", 1.0, 0.15),
+    Knob("chunk_slowdown", 1.1, 0.1),
     Knob("collective_wait", 1.5e-6, 0.5, old=False),
     Knob("collective_wait", 3e-6, 0.5, old=True),
     Knob("evenness", 3.0, 0.5),
@@ -181,7 +182,7 @@ def bands_text(points: Sequence[Measured], found: Sequence[Estimate], day: str) 
                 if member in pairs:
                     ratios[families[measured.point.gpu]][name].append(pairs[member][0] / pairs[member][1])
     lines = [
-        "# Lowest and highest measured/predicted that hold 80 % of serving points of (model family, GPU) groups left out",
+        "# Lowest and highest measured/predicted that hold 80 % of serving points, their (model family, GPU) left out",
         "# of the fit, by GPU family; `other`, for families never measured, spans the widest of them.",
         f'source = "benchmarks/fit_engines.py on validation/points.csv"\nfitted = "{day}"',
     ]
@@ -209,24 +210,21 @@ def left_out_text(points: Sequence[Measured], thetas: Mapping[str, LeftOutThetas
         name: {group_name(label): [float(f"{v:.4g}") for v in values_of(theta)] for label, theta in table.items()}
         for name, table in thetas.items()
     }
-    return "\n".join(
-        [
-            f'{{"fitted": "{day}", "source": "benchmarks/fit_engines.py", "rows": {len(points)},',
-            '"knobs": [\n' + ",\n".join(json.dumps(k) for k in knobs) + "],",
-            '"left_out": {',
-            ",\n".join(
-                f"{json.dumps(name)}: {{\n" + ",\n".join(f"{json.dumps(g)}: {json.dumps(v)}" for g, v in table.items()) + "}"
-                for name, table in values.items()
-            ),
-            "}}\n",
-        ]
-    )
+    lines = [f'{{"fitted": "{day}", "source": "benchmarks/fit_engines.py", "rows": {len(points)},', '"knobs": [']
+    lines += [",\n".join(json.dumps(knob) for knob in knobs), "],", '"left_out": {']
+    tables = [f"{json.dumps(name)}: {{\n{_entries(table)}\n}}" for name, table in values.items()]
+    return "\n".join([*lines, ",\n".join(tables), "}}"]) + "\n"
+
+
+def _entries(table: Mapping[str, list[float]]) -> str:
+    return ",\n".join(f"{json.dumps(group)}: {json.dumps(row)}" for group, row in table.items())
 
 
 SECTIONS = {
     "overhead": ("step", "sequence", "layer_gap", "latent_gap", "recurrent_gap", "sparse_gap", "moe_gap"),
     "kernels": (
-        "dense_slowdown", "attention_slowdown", "expert_slowdown", "collective_slowdown", "collective_wait", "evenness",
+        "dense_slowdown", "attention_slowdown", "expert_slowdown", "collective_slowdown", "chunk_slowdown",
+        "collective_wait", "evenness",
     ),
     "first_token": ("offset", "decode_steps", "burst_rounds"),
 }  # fmt: skip

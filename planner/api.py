@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planner.architecture.catalog import load_model
@@ -22,9 +22,10 @@ from planner.job.traffic import Traffic
 from planner.plan import PlanFile, Pool, plan_file, sha256
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
-from planner.serving.engine import load_engine
+from planner.serving.engine import Engine, load_engine
 from planner.serving.estimate import Estimate, estimate_points
 from planner.serving.precision import kv_default
+from planner.serving.profile import Profile
 from planner.serving.replica import KV_BYTES, Replica
 from planner.simulation.check import recheck
 from planner.simulation.replay import Replayed, replay
@@ -32,14 +33,16 @@ from planner.simulation.replay import Replayed, replay
 _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
 UNDATED_STATIC = "2024"
+NO_PROFILE = Profile()
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogs:
-    """Where names are looked up: the built-in catalogs and the user's folders over them."""
+    """Where names are looked up: the built-in catalogs, the user's folders over them, and the user's calibration."""
 
     folders: tuple[Path, ...] = ()
     assume_architecture: str | None = None
+    profile: Profile = NO_PROFILE
 
     @property
     def hardware(self) -> HardwareCatalog:
@@ -82,8 +85,15 @@ class Catalogs:
             raise UnknownNameError("KV precision", kv, KV_BYTES)
         if weights not in PRECISIONS:
             raise UnknownNameError("weight precision", weights, PRECISIONS)
-        efficiency = load_efficiency(accelerator.family, self.folders)
-        return Replica(known, accelerator, efficiency, profile, weights, kv)
+        supply = self.calibrated(self._supply(accelerator, 1), known, profile)
+        return Replica(known, accelerator, supply.efficiency, supply.engine or profile, weights, kv)
+
+    def calibrated(self, supply: Supply, model: Model, engine: Engine) -> Supply:
+        """The supply as the user's profile has it for a model and engine; as it was without an entry."""
+        entry = self.profile.find(model.id, supply.accelerator.id, engine.id)
+        if entry is None:
+            return supply
+        return replace(supply, efficiency=replace(supply.efficiency, basis="calibrated"), engine=entry.apply(engine))
 
 
 def search(
@@ -101,9 +111,9 @@ def search(
     catalogs = catalogs or Catalogs()
     started = time.perf_counter()
     model = catalogs.model(job.model)
-    outcome = search_candidates(
-        model, load_engine(job.engine, catalogs.folders), catalogs.supplies(job.fleet), job, progress
-    )
+    engine = load_engine(job.engine, catalogs.folders)
+    supplies = [catalogs.calibrated(supply, model, engine) for supply in catalogs.supplies(job.fleet)]
+    outcome = search_candidates(model, engine, supplies, job, progress)
     if not outcome.ranked:
         raise no_plan(outcome.rejections.rows())
     ranked = recheck(outcome, job, progress) if job.simulate_top else [(c, None) for c in outcome.ranked]

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.accuracy.measured import Measured
+from planner.accuracy.measured import Measured, measured_point
 from planner.accuracy.predict import EngineOf, Predictor, as_shipped
+from planner.api import Catalogs
 from planner.errors import InputError
 from planner.job.points import Point
+from planner.job.results import Deployment, read_results
 from planner.serving.engine import Engine
 from planner.serving.profile import ANY, FACTORS, Calibration, Profile
 
@@ -41,6 +44,18 @@ class _System:
     sigma: Vector
     row: NDArray[np.int64]
     jacobian: Vector
+
+
+def calibrate_results(paths: Sequence[Path], deployment: Deployment, catalogs: Catalogs) -> Profile:
+    """Read load-test results and fit them. Raises InputError for results that cannot be used."""
+    points = [measured_point(point) for path in paths for point in read_results(path, deployment)]
+    for measured in points:
+        if not any((measured.tpot, measured.ttft, measured.e2e, measured.output_rate_per_gpu)):
+            raise InputError(f"result {measured.point.id}: nothing was measured", hint=f"columns: {_COLUMNS}")
+    return calibrate(points, Predictor(catalogs))
+
+
+_COLUMNS = "ttft_ms, tpot_ms, output_tok_s_per_gpu, e2e_latency_ms"
 
 
 def calibrate(points: Sequence[Measured], predictor: Predictor, base: EngineOf = as_shipped) -> Profile:
@@ -71,20 +86,27 @@ def _fit_group(
     key: tuple[str, str, str], points: Sequence[Measured], predictor: Predictor, base: EngineOf
 ) -> Calibration:
     x, system = _solve(points, predictor, base)
-    factors = {name: float(f"{value:.4g}") for name, value in zip(FACTORS, np.exp(x), strict=True)}
+    kernels, overhead, first_token = (float(f"{value:.4g}") for value in np.exp(x))
     before = _mean_error(points, predictor, base)
     after = [
         _mean_error([points[i]], predictor, scaled(base, x + _step(x, system, system.row != i)))
         for i in range(len(points))
     ]
     return Calibration(
-        *key, **factors, points=len(points), error_before=round(before, 4), error_after=round(fmean(after), 4)
+        *key,
+        kernels,
+        overhead,
+        first_token,
+        len(points),
+        error_before=round(before, 4),
+        error_after=round(fmean(after), 4),
     )
 
 
 def scaled(base: EngineOf, x: Vector) -> EngineOf:
     """Engine profiles of ``base`` times exp(x)."""
-    entry = Calibration("", "", "", *(float(v) for v in np.exp(x)))
+    kernels, overhead, first_token = (float(value) for value in np.exp(x))
+    entry = Calibration("", "", "", kernels, overhead, first_token)
 
     def engine_of(point: Point, engine: Engine) -> Engine:
         return entry.apply(base(point, engine))

@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from planner.catalog.files import catalog_root
-from planner.serving.estimate import Estimate
 from planner.accuracy.knobs import Knob, turned
 from planner.accuracy.measured import Measured, groups
 from planner.accuracy.predict import Predictor
+from planner.catalog.files import catalog_root
+from planner.serving.estimate import Estimate
 
 GROUPINGS: Mapping[str, tuple[str, ...]] = {
     "model family and GPU": ("family", "gpu"),

@@ -42,8 +42,8 @@ class Predictor:
         return replica.model.id, replica.accelerator.id
 
     def _base(self, point: Point) -> Replica:
-        key = (point.model, point.gpu, point.weights, point.kv, point.engine, point.engine_version, point.date)
-        key += (point.mode,)
+        p = point
+        key = (p.model, p.gpu, p.weights, p.kv, p.engine, p.engine_version, p.date, p.mode)
         if key not in self._replicas:
             try:
                 self._replicas[key] = replica_of_point(point, self._catalogs)

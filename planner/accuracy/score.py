@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from planner.serving.estimate import Estimate
 from planner.accuracy.measured import Measured
+from planner.serving.estimate import Estimate
 
 SLACK = 1.15
 QUARTILES = (0.25, 0.5, 0.75, 1.0)

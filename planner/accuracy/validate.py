@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from planner.api import Catalogs
-from planner.catalog.bands import band
-from planner.errors import UnknownNameError
-from planner.serving.estimate import Estimate
 from planner.accuracy.left_out import GROUPINGS, load_left_out
 from planner.accuracy.measured import QUANTITIES, Measured, groups, shipped_points
 from planner.accuracy.predict import Predictor
 from planner.accuracy.score import Error, decisions, error, pairs_of
+from planner.api import Catalogs
+from planner.catalog.bands import band
+from planner.errors import UnknownNameError
+from planner.serving.estimate import Estimate
 
 BY = ("mode", "gpu", "model", "family", "engine", "weights")
 MAIN = "model family and GPU"
@@ -73,9 +73,7 @@ def _coverage(points: Sequence[Measured], found: Sequence[Estimate]) -> dict[str
     return result
 
 
-def _rows(
-    points: Sequence[Measured], found: Mapping[str, Sequence[Estimate]], by: Sequence[str]
-) -> list[ErrorRow]:
+def _rows(points: Sequence[Measured], found: Mapping[str, Sequence[Estimate]], by: Sequence[str]) -> list[ErrorRow]:
     labels = [(m.point.mode, *group) for m, group in zip(points, groups(points, by), strict=True)]
     families = {gpu: entry.family for gpu, entry in Catalogs().hardware.accelerators.items()}
     rows = []

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from planner.report.formats import rows_text
 from planner.accuracy.left_out import GROUPINGS
 from planner.accuracy.score import Error
-from planner.accuracy.validate import MAIN, ErrorRow, Validation
+from planner.accuracy.validate import ErrorRow, Validation
+from planner.report.formats import rows_text
 from planner.version import __version__
 
 FORMATS = ("table", "json", "md")
@@ -77,8 +77,7 @@ def _row(row: ErrorRow) -> dict[str, Any]:
 
 
 def _columns(values: Mapping[str, str]) -> dict[str, str]:
-    titles = {name: f"{name} left out %" if name == MAIN else f"{name} left out %" for name in GROUPINGS}
-    return {titles[name]: values[name] for name in GROUPINGS}
+    return {f"{name} left out %": values[name] for name in GROUPINGS}
 
 
 def _both(value: Error) -> str:

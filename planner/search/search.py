@@ -43,13 +43,14 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Supply:
     """GPUs of one type that the fleet offers, with their efficiency profile and price per GPU and hour (None:
-    unknown).
+    unknown). ``engine`` is the profile that the user calibrated on them, None for that of the job.
     """
 
     accelerator: Accelerator
     efficiency: Efficiency
     count: int
     price: UsdPerHour | None
+    engine: Engine | None = None
 
 
 def objective_of(job: Job) -> Objective:
@@ -71,7 +72,7 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
             for kv in kv_choices(supply.accelerator, weights, job.kv, engine):
                 if progress is not None:
                     progress(f"{supply.accelerator.id} {weights} kv {kv}: {len(found)} layouts")
-                replica = Replica(model, supply.accelerator, supply.efficiency, engine, weights, kv)
+                replica = Replica(model, supply.accelerator, supply.efficiency, supply.engine or engine, weights, kv)
                 outcome.candidates += len(found)
                 family = fitting(replica, found, job.workload, outcome.rejections)
                 if family is not None:

@@ -36,6 +36,8 @@ class Engine:
     layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
     dense_slowdown, attention_slowdown, expert_slowdown, collective_slowdown : time of a kernel inside an engine over
         that of the same kernel in a benchmark loop (cold caches, sustained clocks, neighbours).
+    chunk_slowdown : time of an iteration that carries prompts over that of its kernels: shapes change from one to the
+        next, so that no captured graph or tuned tile fits, and clocks fall under dense work.
     collective_wait : seconds that the ranks of a collective wait for the last one, per doubling of the ranks.
     evenness : how evenly tokens choose experts, see cost/moe.py.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
@@ -65,6 +67,7 @@ class Engine:
     attention_slowdown: float
     expert_slowdown: float
     collective_slowdown: float
+    chunk_slowdown: float
     collective_wait: Seconds
     evenness: float
     offset: Seconds
@@ -167,6 +170,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         attention_slowdown=float(kernels["attention_slowdown"]),
         expert_slowdown=float(kernels["expert_slowdown"]),
         collective_slowdown=float(kernels["collective_slowdown"]),
+        chunk_slowdown=float(kernels["chunk_slowdown"]),
         collective_wait=kernels["collective_wait_us"] * 1e-6,
         evenness=float(kernels["expert_evenness"]),
         offset=first["offset_ms"] * 1e-3,

@@ -6,13 +6,9 @@ This is the narrow waist of the project: search, estimate and simulation all tak
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from planner.architecture.linears import expert_linears, ffn_linears, mixer_linears
 from planner.architecture.model import (
@@ -45,6 +41,9 @@ from planner.cost.gemm import gemm_seconds
 from planner.cost.moe import active_experts, experts_seconds
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.replica import Replica
+from planner.serving.work import Ledger, Work
+
+__all__ = ["Ledger", "Work", "iteration_ledger", "iteration_seconds"]
 
 ACTIVATION_BYTES = 2.0  # hidden states travel and rest in bf16
 # Inside a captured graph a kernel starts without the host; what is left between kernels is the engine's layer gap.
@@ -66,48 +65,6 @@ _SLOWDOWN = {
     "pipeline": "collective_slowdown",
 }
 """Which factor of the engine applies to which operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What one iteration does on ONE attention data-parallel rank. Members broadcast against the layouts.
-
-    Attributes
-    ----------
-    sequences : running decodes, one token each.
-    context : mean KV tokens that a decode reads.
-    chunk : prompt tokens prefilled.
-    prefix : mean tokens already cached in front of the chunk.
-    prompts : prompts that the chunk tokens belong to.
-    prefilling : attention ranks that carry such a chunk at the same time, 0 for all of them; the others decode only.
-    """
-
-    sequences: ArrayLike = 0.0
-    context: ArrayLike = 0.0
-    chunk: ArrayLike = 0.0
-    prefix: ArrayLike = 0.0
-    prompts: ArrayLike = 1.0
-    prefilling: ArrayLike = 0.0
-
-
-@dataclass(slots=True)
-class Ledger:
-    """Seconds by operator; ``total`` is their sum."""
-
-    seconds: dict[str, Array] = field(default_factory=lambda: defaultdict(lambda: np.zeros(1)))
-
-    def add(self, name: str, seconds: Array, times: float | Array = 1.0) -> None:
-        """Add ``times * seconds`` under ``name``."""
-        self.seconds[name] = self.seconds[name] + seconds * times
-
-    @property
-    def total(self) -> Array:
-        """All of it, broadcast to the common shape."""
-        return np.asarray(sum(self.seconds.values(), start=np.zeros(1)))
-
-    def shares(self) -> Mapping[str, Array]:
-        """Seconds by operator, largest shapes last."""
-        return dict(self.seconds)
 
 
 def iteration_seconds(replica: Replica, layouts: Layouts, work: Work) -> Array:
@@ -199,9 +156,12 @@ class _Pass:
 
     def overheads(self) -> None:
         """Host time: scheduling, sampling and detokenising, per iteration and per sequence (e2e_learnings,
-        section 3).
+        section 3); and what an iteration with prompts costs beyond its kernels, since no captured graph fits it.
         """
         engine = self.replica.engine
+        if self.prefilling:
+            extra = (engine.chunk_slowdown - 1.0) * self.ledger.total
+            self.ledger.add("ragged chunks", np.where(self.chunk > 0, extra, 0.0))
         self.ledger.add("host", engine.step + engine.sequence * self.decodes)
 
     def _add(self, name: str, seconds: Array, times: float | Array = 1.0, *, moved: float | Array = 0.0) -> None:
@@ -325,10 +285,31 @@ class _Pass:
         return np.asarray(reached * one / (self.layouts.ep * self.layouts.expert_tp))
 
     def _norms(self, layer: Layer, times: Array) -> None:
-        """Each half reads and writes the residual stream and the normalised copy: 4 passes over the hidden states."""
+        """Kernels that only move activations: norms, rotary embedding and KV write, the product with the gate.
+
+        Each half of a layer reads and writes the residual stream and the normalised copy, 4 passes over the hidden
+        states of all ranks; the rest is cut over tp.
+        """
         halves = (layer.mixer is not None) + (layer.ffn is not None)
-        size = halves * 4 * ACTIVATION_BYTES * self.hidden * self.tokens
-        self._add("norms", elementwise_seconds(size, **self.common), times)
+        size = halves * 4 * ACTIVATION_BYTES * self.hidden + self._activation_bytes(layer)
+        self._add("norms", elementwise_seconds(size * self.tokens, **self.common), times)
+
+    def _activation_bytes(self, layer: Layer) -> Array:
+        """Bytes per token between matrix products on one rank: queries are rotated in place, keys and values read and
+        cached, a gated block reads two halves and writes one; routed experts book theirs apart.
+        """
+        m, tp, moved = layer.mixer, self.layouts.tp, 0.0 * self.layouts.tp
+        cached = ACTIVATION_BYTES + self.replica.kv_bytes
+        if isinstance(m, Attention):
+            moved = 2 * ACTIVATION_BYTES * m.heads * m.head_dim / tp
+            moved = moved + cached * np.maximum(1.0, m.kv_heads / tp) * (m.head_dim + m.value_dim)
+        if isinstance(m, LatentAttention):
+            moved = 2 * ACTIVATION_BYTES * m.heads * (m.nope_dim + m.rope_dim + m.value_dim) / tp
+            moved = moved + cached * (m.kv_rank + m.rope_dim)
+        if layer.ffn is not None:
+            width = layer.ffn.shared_width if isinstance(layer.ffn, MoeFfn) else layer.ffn.width
+            moved = moved + ACTIVATION_BYTES * (3 if layer.ffn.gated else 2) * width / tp
+        return moved
 
     def _after_mixer(self, times: Array) -> None:
         self._all_reduce(times)

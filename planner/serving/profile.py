@@ -69,14 +69,11 @@ class Profile:
                     return entry
         return None
 
-    def adjust(self, engine: Engine, model: str, gpu: str) -> Engine:
-        """The engine as calibrated for a model on a GPU, or as it was."""
-        entry = self.find(model, gpu, engine.id)
-        return engine if entry is None else entry.apply(engine)
-
     def text(self) -> str:
         """What the file holds."""
-        lines = ["# Written by planner calibrate; apply with --profile. Factors above 1 are slower than the built-in prior."]
+        lines = [
+            "# Written by planner calibrate; apply with --profile. Factors above 1 are slower than the built-in prior."
+        ]
         for entry in self.calibrations:
             lines.append("\n[[calibration]]")
             for field in fields(entry):
