@@ -3,7 +3,7 @@
 Every constant is a physical prior times exp(x), x ~ N(0, sd); most are shared by all engines. Residuals are log ratios
 of TPOT, throughput, TTFT and static duration. Left-out scores solve the linearised problem without each group and
 predict that group exactly. ``--write`` saves the constants to hardware_catalog/engines, those without each group to
-validation/left_out.json, and the error bands of left-out points to hardware_catalog/bands.toml.
+validation/left_out.json, and the error bands of left-out points to validation/bands.toml.
 
     python benchmarks/fit_engines.py [--write] [--rounds 4]
 """
@@ -242,8 +242,8 @@ def write_constants(theta: Theta) -> None:
             key, scale = f"{knob.field}_us", 1e6
         for engine in knob.engines or ("default",):
             path = folder / f"{engine}.toml"
-            header = f"era.{section}" if knob.old else section
             text = path.read_text(encoding="utf-8")
+            header = f"era.{section}" if knob.old and "[[era]]" in text else section
             path.write_text(with_value(text, header, key, float(f"{value * scale:.3g}")), encoding="utf-8")
 
 
@@ -283,7 +283,7 @@ def main() -> None:
         write_constants(fitted[0])
         (ROOT / "validation" / "left_out.json").write_text(left_out_text(points, thetas, day), encoding="utf-8")
         bands = bands_text(points, found["model family and GPU"], day)
-        (ROOT / "hardware_catalog" / "bands.toml").write_text(bands, encoding="utf-8")
+        (ROOT / "validation" / "bands.toml").write_text(bands, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ OTHER = "other"
 
 @lru_cache(maxsize=1)
 def _bands() -> Mapping[str, Any]:
-    path = catalog_root("hardware_catalog") / "bands.toml"
+    path = catalog_root("validation") / "bands.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 

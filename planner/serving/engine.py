@@ -108,7 +108,7 @@ def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine
     for stem in ("default", name):
         data = _read(profiles[stem])
         eras = data.pop("era", [])
-        for layer in (data, *(era for era in eras if _of_era(era, version, date))):
+        for layer in (data, *(era for era in eras if _of_era(era, name, version, date))):
             for section, values in layer.items():
                 if isinstance(values, dict):
                     merged.setdefault(section, {}).update(values)
@@ -118,12 +118,17 @@ def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine
         raise InputError(f"engine profile {name!r}: no value for {missing}", hint=str(profiles[name])) from None
 
 
-def _of_era(era: Mapping[str, Any], version: str, date: str) -> bool:
-    """Whether software of ``version`` or ``date`` is of an era: dates to ``until``, else versions below ``below``."""
+def _of_era(era: Mapping[str, Any], engine: str, version: str, date: str) -> bool:
+    """Whether software of ``version`` or ``date`` is of an era: dates to ``until``, else versions below ``below``.
+
+    ``below`` is a version, or one for each engine: numbers of different engines do not compare.
+    """
     if date:
         return date[: len(era["until"])] <= str(era["until"])
+    below = era["below"]
+    limit = below.get(engine) if isinstance(below, dict) else below
     numbers = _version_numbers(version)
-    return bool(numbers) and numbers < _version_numbers(str(era["below"]))
+    return bool(numbers) and limit is not None and numbers < _version_numbers(str(limit))
 
 
 def _version_numbers(version: str) -> tuple[int, ...]:
