@@ -32,7 +32,7 @@ def active_experts(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, *, e
 
     Popularity of an expert is Gamma distributed with squared variation 1/a, a = ``evenness``; a token misses an
     expert of popularity p with probability exp(-p*x/tokens), whose mean is that power (negative binomial law).
-    Uniform routing (a -> infinity) is the usual E*(1 - (1 - k/E)**tokens).
+    Uniform routing (a -> infinity) is the usual E*(1 - (1 - k/E)**tokens); the first token always reaches k.
     """
     e, k, t = array(experts), array(top_k), array(tokens)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -40,7 +40,7 @@ def active_experts(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, *, e
         if np.isfinite(evenness):
             missed = evenness * np.log1p(missed / evenness)
         reached = -e * np.expm1(-missed)
-    return np.where(t > 0, np.maximum(reached, np.minimum(k, e)), 0.0)
+    return np.where(t > 0, np.maximum(reached, np.minimum(k, e) * np.minimum(t, 1.0)), 0.0)
 
 
 _SPREAD = ((1.0, 0.0), (2.0, 0.5642), (4.0, 1.0294), (8.0, 1.4236), (16.0, 1.7660), (32.0, 2.0697), (64.0, 2.3437),

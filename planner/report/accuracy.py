@@ -35,7 +35,7 @@ def validation_data(found: Validation) -> dict[str, Any]:
         "errors": [_error_data(row) for row in found.rows],
         "decisions": {
             "count": found.decision_count,
-            "in_sample": round(found.decisions[""], 4),
+            "in_sample": round(found.decisions[""], 6),
             "left_out": {name: round(found.decisions[name], 4) for name in GROUPINGS},
         },
     }
@@ -48,17 +48,17 @@ def _error_data(row: ErrorRow) -> dict[str, Any]:
         "quantity": row.quantity,
         "in_sample": _share(row.in_sample),
         "left_out": {name: _share(value) for name, value in row.left_out.items()},
-        "inside_band": None if row.inside_band is None else round(row.inside_band, 4),
+        "inside_band": None if row.inside_band is None else round(row.inside_band, 6),
     }
 
 
 def _share(value: Error) -> dict[str, float]:
     return {
         "n": value.count,
-        "mape": round(value.mean, 4),
-        "median_ape": round(value.median, 4),
-        "bias_median": round(value.bias, 4),
-        "within_20": round(value.within_20, 4),
+        "mape": round(value.mean, 6),
+        "median_ape": round(value.median, 6),
+        "bias_median": round(value.bias, 6),
+        "within_20": round(value.within_20, 6),
     }
 
 
