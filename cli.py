@@ -55,6 +55,22 @@ ConcurrencyOption = Annotated[
     float | None, typer.Option("--concurrency", help="Closed loop: requests in flight over all replicas.")
 ]
 EngineOption = Annotated[str, typer.Option("--engine", help="Serving engine profile: vllm, sglang, trtllm ...")]
+PrefixOption = Annotated[str, typer.Option("--prefix-hit", help="Share of prompt tokens in the prefix cache.")]
+TtftOption = Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, for example 500ms.")]
+TpotOption = Annotated[str | None, typer.Option("--tpot", help="Limit on time per output token, for example 30ms.")]
+E2eOption = Annotated[str | None, typer.Option("--e2e", help="Limit on end-to-end time, for example 20s.")]
+PercentileOption = Annotated[str, typer.Option("--percentile", help="Where the limits hold: mean, p50, p90, p95, p99.")]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", help="Weight precisions, or all. Default: the checkpoint's own, and fp8 where the GPU has it."
+    ),
+]
+KvOption = Annotated[
+    str | None,
+    typer.Option("--kv", help="KV cache precisions: bf16, fp8, int8. Default: bf16, and fp8 beside quantised weights."),
+]
+BudgetOption = Annotated[str | None, typer.Option("--budget", help="Most to spend, for example 40usd/h.")]
 SolverOption = Annotated[str, typer.Option("--solver", help="auto, highs, scip, cp-sat or pulp-cbc.")]
 TimeLimitOption = Annotated[str, typer.Option("--time-limit", help="Stop there with the best plan and its gap.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
@@ -83,15 +99,11 @@ def search(
     osl: OslOption = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Open loop: requests to carry, for example 20/s.")] = None,
     concurrency: ConcurrencyOption = None,
-    prefix_hit: Annotated[str, typer.Option("--prefix-hit", help="Share of prompt tokens in the prefix cache.")] = "0",
-    ttft: Annotated[str | None, typer.Option("--ttft", help="Limit on time to first token, for example 500ms.")] = None,
-    tpot: Annotated[
-        str | None, typer.Option("--tpot", help="Limit on time per output token, for example 30ms.")
-    ] = None,
-    e2e: Annotated[str | None, typer.Option("--e2e", help="Limit on end-to-end time, for example 20s.")] = None,
-    percentile: Annotated[
-        str, typer.Option("--percentile", help="Where the limits hold: mean, p50, p90, p95, p99.")
-    ] = "p95",
+    prefix_hit: PrefixOption = "0",
+    ttft: TtftOption = None,
+    tpot: TpotOption = None,
+    e2e: E2eOption = None,
+    percentile: PercentileOption = "p95",
     objective: Annotated[
         str | None,
         typer.Option(
@@ -102,20 +114,14 @@ def search(
     modes: Annotated[
         str, typer.Option("--modes", help="Kinds of deployment to consider, comma separated.")
     ] = "aggregated",
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights",
-            help="Weight precisions, or all. Default: the checkpoint's own, and fp8 where the GPU has it.",
-        ),
-    ] = None,
-    kv: Annotated[str | None, typer.Option("--kv", help="KV cache precisions: bf16, fp8.")] = None,
+    weights: WeightsOption = None,
+    kv: KvOption = None,
     engine: EngineOption = "vllm",
-    budget: Annotated[str | None, typer.Option("--budget", help="Most to spend, for example 40usd/h.")] = None,
+    budget: BudgetOption = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
     simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
     simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)] = 0,
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -160,6 +166,9 @@ def estimate(
     concurrency: ConcurrencyOption = None,
     static: Annotated[bool, typer.Option("--static", help="One static batch instead of a closed loop.")] = False,
     engine: EngineOption = "vllm",
+    engine_version: Annotated[
+        str, typer.Option("--engine-version", help="Version of the engine, where older ones behave otherwise.")
+    ] = "",
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -172,6 +181,8 @@ def estimate(
 
     catalogs = _catalogs(catalog, assume_arch, profile)
     if points is not None:
+        if model is not None:
+            raise InputError(f"MODEL {model!r} and --from cannot go together", hint="the file names the models")
         from planner.api import estimate as run
         from planner.job.points import read_points
 
@@ -188,7 +199,7 @@ def estimate(
     check_formats(output, out, allowed=("table", "json"))
     request = SingleRequest.checked(
         model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
-        static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas,
+        static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas, engine_version=engine_version,
     )  # fmt: skip
     emit_single(request, catalogs, output, out)
 
@@ -240,7 +251,7 @@ def simulate(
     timeline: Annotated[
         Path | None, typer.Option("--timeline", help="Queue, batch and KV over time: .csv, or .json (Chrome trace).")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of arrivals and lengths.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of arrivals and lengths.", min=0)] = 0,
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -263,8 +274,61 @@ def simulate(
     )  # fmt: skip
     found = read_plan_file(plan)
     with _progress() as progress:
-        done = run(found, rank, options, catalogs=_catalogs(catalog, assume_arch, profile), progress=show_requests(progress))
+        catalogs = _catalogs(catalog, assume_arch, profile)
+        done = run(found, rank, options, catalogs=catalogs, progress=show_requests(progress))
     emit_replay(done, output, out, timeline)
+
+
+@app.command()
+def compare(
+    model: ModelArg,
+    fleet: Annotated[
+        list[str],
+        typer.Option("--fleet", help="GPU:COUNT[,GPU:COUNT] or a fleet file. Repeatable.", show_default=False),
+    ],
+    isl: IslOption = None,
+    osl: OslOption = None,
+    rate: Annotated[str | None, typer.Option("--rate", help="Requests to carry, for example 20/s.")] = None,
+    workload: Annotated[Path | None, typer.Option("--workload", help="YAML of request classes.")] = None,
+    trace: Annotated[Path | None, typer.Option("--trace", help="Recorded requests, counted into classes.")] = None,
+    prefix_hit: PrefixOption = "0",
+    ttft: TtftOption = None,
+    tpot: TpotOption = None,
+    e2e: E2eOption = None,
+    percentile: PercentileOption = "p95",
+    weights: WeightsOption = None,
+    kv: KvOption = None,
+    engine: EngineOption = "vllm",
+    headroom: Annotated[str, typer.Option("--headroom", help="Highest utilisation to plan with.")] = "100%",
+    spare: Annotated[int, typer.Option("--spare", help="Replicas of any kind that may fail (N+k).", min=0)] = 0,
+    budget: BudgetOption = None,
+    spot_share: Annotated[str | None, typer.Option("--spot-share", help="Most of the GPUs to rent as spot.")] = None,
+    solver: SolverOption = "auto",
+    time_limit: TimeLimitOption = "60s",
+    output: OutputOption = "table",
+    out: OutOption = None,
+    catalog: CatalogOption = None,
+    assume_arch: AssumeOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """The same job on several fleets, on all of them together, and on each GPU type without limit.
+
+    Fleets may mix GPU types and run unequal replicas; every answer is exact and carries its proof.
+    """
+    from planner.api import compare as run
+    from planner.job.comparing import parse_comparison
+    from planner.report.comparison import emit_comparison
+    from planner.report.emit import check_formats
+
+    check_formats(output, out, allowed=("table", "json", "yaml", "md"))
+    asked = parse_comparison(
+        model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, workload=workload, trace=trace, prefix_hit=prefix_hit,
+        ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv, engine=engine,
+        headroom=headroom, spare=spare, budget=budget, spot_share=spot_share, solver=solver, time_limit=time_limit,
+    )  # fmt: skip
+    with _progress() as progress:
+        found = run(asked, catalogs=_catalogs(catalog, assume_arch), progress=progress)
+    _leave(emit_comparison(found, asked, output, out))
 
 
 @app.command()
@@ -328,7 +392,7 @@ def calibrate(
     assume_arch: AssumeOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Fit your own load tests: vLLM, SGLang, aiperf, genai-perf, guidellm or a points CSV. Three points already help."""
+    """Fit your own load tests: vLLM, SGLang, aiperf, genai-perf, guidellm, points CSV. Three points already help."""
     from planner.accuracy.calibrate import calibrate_results
     from planner.job.results import Deployment
     from planner.report.calibration import emit_calibration
@@ -462,6 +526,9 @@ def main() -> None:
     except PlannerError as failure:
         _fail(str(failure), failure.hint, failure.exit_code)
     except TyperException as failure:
+        if type(failure).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself
+            typer.echo(failure.format_message())
+            sys.exit(0)
         message = failure.format_message() if hasattr(failure, "format_message") else str(failure)
         _fail(
             " ".join(message.split()),

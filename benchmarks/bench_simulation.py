@@ -9,15 +9,24 @@ import sys
 import time
 from pathlib import Path
 
+from planner.api import Catalogs
 from planner.job.traces import Trace
-from planner.simulation import AffineSteps, Deployment, EngineSettings, Policy, Pool, Routing, simulate, summarize
+from planner.serving.layout import Layout
+from planner.serving.lengths import Lengths
+from planner.simulation import Deployment, EngineSettings, Policy, Pool, Routing, TabulatedSteps, simulate, summarize
+from planner.simulation.deploy import Served, step_model
 from planner.simulation.simulator import Stream
 from planner.simulation.streams import ClosedLoop, Fixed, Lognormal, OpenStream, Poisson, Replay, Sessions, Uniform
 
-# Llama-3.1-8B in bf16 on one H100: 16 GB of weights in 5 ms, 128 KiB of KV per token at 2.7 TB/s.
-SMALL = AffineSteps(5e-3, 15e-6, 4.9e-8, 2.4e-5, 2e-10, kv_tokens=430_000, max_sequences=256)
-# Llama-3.1-70B in 8 bits on 4 GPUs: slower steps, 4 times the memory.
-LARGE = AffineSteps(9e-3, 18e-6, 3.2e-8, 5e-5, 1.6e-10, kv_tokens=1_500_000, max_sequences=256)
+
+def steps_of(model: str, gpu: str, weights: str, layout: Layout) -> TabulatedSteps:
+    """Iteration times of a real model from the cost model."""
+    replica = Catalogs().replica(model, gpu, weights, "bf16", "vllm")
+    return step_model(Served(replica, layout, 1, Lengths(1000.0, 250.0)))
+
+
+SMALL = steps_of("meta-llama/Llama-3.1-8B", "h100-sxm", "bf16", Layout())
+LARGE = steps_of("meta-llama/Llama-3.1-70B", "h100-sxm", "fp8", Layout(tp=4))
 PROMPTS, OUTPUTS = Lognormal(1000, 1.0, 16_000), Lognormal(250, 0.8, 4000)
 
 
@@ -41,7 +50,7 @@ def chat(rate: float, count: int, outputs: Lognormal = OUTPUTS) -> OpenStream:
     return OpenStream(Poisson(rate), PROMPTS, outputs, count, seed=1)
 
 
-def capacity(steps: AffineSteps, count: int = 4000) -> float:
+def capacity(steps: TabulatedSteps, count: int = 4000) -> float:
     """Completions per second of one saturated replica."""
     pool = Pool(steps)
     run = simulate(Deployment(pool), chat(1000.0, count))

@@ -29,7 +29,7 @@ from planner.accuracy.measured import Measured, groups, shipped_points  # noqa: 
 from planner.accuracy.predict import Predictor  # noqa: E402
 from planner.accuracy.score import decisions, error, pairs_of  # noqa: E402
 from planner.catalog.load import load_hardware  # noqa: E402
-from planner.serving.estimate import Estimate  # noqa: E402
+from planner.serving.estimated import Estimate  # noqa: E402
 
 Theta = np.ndarray
 ROOT = HERE.parent
@@ -176,23 +176,24 @@ def bands_text(points: Sequence[Measured], found: Sequence[Estimate], day: str) 
     families = {gpu: entry.family for gpu, entry in load_hardware().accelerators.items()}
     ratios: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for measured, guess in zip(points, found, strict=True):
-        if measured.point.mode == "aggregated" and guess.status == "ok":
-            pairs = measured.pairs(guess)
+        if measured.modern and guess.status == "ok":
+            pairs, split = measured.pairs(guess), measured.point.mode != "aggregated"
+            key = measured.point.mode if split else families[measured.point.gpu]
             for name, member in BAND_NAMES.items():
                 if member in pairs:
-                    ratios[families[measured.point.gpu]][name].append(pairs[member][0] / pairs[member][1])
+                    ratios[key][name].append(pairs[member][0] / pairs[member][1])
     lines = [
         "# Lowest and highest measured/predicted that hold 80 % of serving points, their (model family, GPU) left out",
-        "# of the fit, by GPU family; `other`, for families never measured, spans the widest of them.",
+        "# of the fit, by GPU family; `other`, for families never measured, spans the widest of them;",
+        "# deployments of several pools (pd) have a band of their own, whatever the family.",
         f'source = "benchmarks/fit_engines.py on validation/points.csv"\nfitted = "{day}"',
     ]
     spans = {
         family: {name: np.quantile(r, (NOT_IN_BANDS, 1 - NOT_IN_BANDS)) for name, r in table.items()}
         for family, table in sorted(ratios.items())
     }
-    other = {
-        name: (min(s[name][0] for s in spans.values()), max(s[name][1] for s in spans.values())) for name in BAND_NAMES
-    }
+    single = [span for key, span in spans.items() if key not in ("pd", "af")]
+    other = {name: (min(s[name][0] for s in single), max(s[name][1] for s in single)) for name in BAND_NAMES}
     for family, span in [*spans.items(), ("other", other)]:
         lines.append(f"\n[{family}]")
         if family in ratios:

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from planner.accuracy.calibrate import fit_factors, scaled  # noqa: E402
-from planner.accuracy.knobs import turned  # noqa: E402
-from planner.accuracy.left_out import group_name, load_left_out  # noqa: E402
-from planner.accuracy.measured import Measured, shipped_points  # noqa: E402
-from planner.accuracy.predict import EngineOf, Predictor  # noqa: E402
+from planner.accuracy.calibrate import fit_factors, scaled
+from planner.accuracy.knobs import turned
+from planner.accuracy.left_out import group_name, load_left_out
+from planner.accuracy.measured import Measured, shipped_points
+from planner.accuracy.predict import EngineOf, Predictor
 
 FEWEST = 8  # points of a group that takes part
 
@@ -57,7 +57,7 @@ def main() -> None:
                 after.append(np.mean(errors(others, predictor, scaled(base, x))))
         gain = np.array(before) - np.array(after)
         print(
-            f"k {k}: TPOT error of the other points, mean over {len(groups)} groups x {draws}: {100 * np.mean(before):.1f}"
+            f"k {k}: TPOT error of the other points, {len(groups)} groups x {draws} draws: mean {100 * np.mean(before):.1f}"
             f" -> {100 * np.mean(after):.1f} %; median {100 * np.median(before):.1f} -> {100 * np.median(after):.1f} %;"
             f" worse by more than 1 point in {100 * np.mean(gain < -0.01):.0f} %"
         )

@@ -2,8 +2,8 @@
 
 usage: python benchmarks/score_simulation.py [../shared/measured/e2e_points.csv] [--every N]
 
-Each point runs as its load test did: all requests at once at the start, then a constant number in flight, 10 requests per
-user, output and prompt lengths uniform on 0.89 to 1.11 of their mean (the sources name 0.8 to 1.0 of a nominal value).
+Each point runs as its load test did: all requests at once at the start, then a constant number in flight, 10 per user,
+output and prompt lengths uniform on 0.89 to 1.11 of their mean (the sources name 0.8 to 1.0 of a nominal value).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fit_engines import score
 
 from planner.api import Catalogs, estimate, replica_of_point
 from planner.job.points import Point, read_points
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.simulation import simulate, summarize

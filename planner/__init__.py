@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from planner.version import __version__
 
 if TYPE_CHECKING:
-    from planner.api import Catalogs, estimate, search, simulate
+    from planner.api import Catalogs, compare, estimate, search, simulate
     from planner.job import Fleet, Job, Slo, Workload
     from planner.job.traffic import Traffic
     from planner.plan import Plan, PlanFile
@@ -29,6 +29,7 @@ __all__ = [
     "Traffic",
     "Workload",
     "__version__",
+    "compare",
     "estimate",
     "search",
     "simulate",
@@ -37,6 +38,7 @@ __all__ = [
 _HOME = {
     "Catalogs": "planner.api",
     "Traffic": "planner.job.traffic",
+    "compare": "planner.api",
     "estimate": "planner.api",
     "simulate": "planner.api",
     "search": "planner.api",

@@ -13,17 +13,25 @@ from planner.architecture.model import Model
 from planner.architecture.precision import PRECISIONS
 from planner.catalog.hardware import Accelerator
 from planner.catalog.load import HardwareCatalog, load_hardware
+from planner.comparison import Comparison, FleetOffer, merged
+from planner.comparison import compare as compare_fleets
 from planner.cost.efficiency import load_efficiency
-from planner.errors import NoPlanError, UnknownNameError
+from planner.errors import InputError, NoPlanError, UnknownNameError
+from planner.job.comparing import ComparisonRequest
 from planner.job.fleet import Fleet
+from planner.job.fleets import FleetSpec
 from planner.job.job import Job
 from planner.job.points import Point
 from planner.job.traffic import Traffic
 from planner.plan import PlanFile, Pool, plan_file, sha256
+from planner.search.mixed import UNPRICED
+from planner.search.mixture import Offer
+from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
 from planner.serving.engine import Engine, load_engine
-from planner.serving.estimate import Estimate, estimate_points
+from planner.serving.estimate import estimate_points
+from planner.serving.estimated import Estimate
 from planner.serving.precision import kv_default
 from planner.serving.profile import Profile
 from planner.serving.replica import KV_BYTES, Replica
@@ -34,6 +42,9 @@ _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
 UNDATED_STATIC = "2024"
 NO_PROFILE = Profile()
+CURRENT = "current"
+# Splits that the shape of the model forbids are no candidates that failed.
+SHAPE_REASONS = ("divide by tp", "divide by ep", "does not divide", "spread", "spread evenly", "than layers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,21 @@ class Catalogs:
             accelerator = hardware.accelerator(name)
             counts[accelerator.id] = counts.get(accelerator.id, 0) + count
         return [self._supply(hardware.accelerator(gpu), count) for gpu, count in counts.items()]
+
+    def fleet_offer(self, fleet: FleetSpec) -> FleetOffer:
+        """Resolve the names and prices of a fleet. Raises UnknownNameError."""
+        supplies: dict[str, Supply] = {}
+        offers: list[Offer] = []
+        for spec in fleet.offers:
+            supply = self._supply(self.hardware.accelerator(spec.gpu), spec.count or 0)
+            price = spec.price if spec.price is not None else supply.price
+            gpu = supply.accelerator.id
+            known = supplies.get(gpu)
+            supply = replace(supply, price=price)
+            supplies[gpu] = supply if known is None else known.joined(supply)
+            cost = UNPRICED if price is None else price
+            offers.append(Offer(gpu, gpu, cost, spec.count, spec.node_gpus, spec.region, spec.spot))
+        return FleetOffer(fleet.name, tuple(supplies.values()), merged(offers))
 
     def _supply(self, accelerator: Accelerator, count: int) -> Supply:
         price = self.hardware.reference_price(accelerator.id)
@@ -116,21 +142,42 @@ def search(
     outcome = search_candidates(model, engine, supplies, job, progress)
     if not outcome.ranked:
         raise no_plan(outcome.rejections.rows())
+    require_rankable(outcome, job)
     ranked = recheck(outcome, job, progress) if job.simulate_top else [(c, None) for c in outcome.ranked]
     return plan_file(
         job, outcome, ranked, elapsed=time.perf_counter() - started, catalog_sha256=catalogs.hardware.sha256,
-        model_sha256=sha256(distill(model)), argv=argv,
+        model_sha256=sha256(distill(model)), warnings=doubts(model, job), argv=argv,
     )  # fmt: skip
+
+
+def require_rankable(outcome: Outcome, job: Job) -> None:
+    """Refuse an objective that was asked for but whose facts are missing. Raises InputError."""
+    names = ", ".join(sorted({c.replica.accelerator.id for c in outcome.ranked}))
+    if job.objective == "cost" and all(c.cost is None for c in outcome.ranked):
+        raise InputError(f"--objective cost: no price is known of {names}", hint="add one with --catalog, see docs/")
+    if job.objective == "energy" and all(c.replica.accelerator.power <= 0 for c in outcome.ranked):
+        raise InputError(f"--objective energy: no power is known of {names}", hint="add tdp_w with --catalog")
+
+
+def doubts(model: Model, job: Job) -> list[str]:
+    """What a user should doubt although a plan was found."""
+    found, total = [], job.workload.isl + job.workload.osl
+    if model.max_context is not None and total > model.max_context:
+        found.append(f"{total:,.0f} tokens of a request exceed the context of {model.max_context:,} of {model.id}")
+    if not job.slo.limits and job.workload.concurrency is None and job.workload.rate is None:
+        found.append("no latency limit is set, so plans run close to saturation; set --ttft and --tpot")
+    return found
 
 
 def no_plan(rows: list[tuple[str, int, str]]) -> NoPlanError:
     """Turn a ledger into the one line that says why there is no plan, and the nearest miss."""
     if not rows:
-        return NoPlanError("no plan: the fleet allows no layout", hint="add GPUs")
-    total = sum(count for _, count, _ in rows)
-    reason, count, nearest = next((row for row in rows if row[0].startswith(("misses", "fleet"))), rows[0])
+        return NoPlanError("no plan: the fleet or the budget allows no layout", hint="add GPUs or raise --budget")
+    usable = [row for row in rows if not row[0].endswith(SHAPE_REASONS)] or rows
+    total = sum(count for _, count, _ in usable)
+    reason, count, nearest = next((row for row in usable if row[0].startswith(("misses", "fleet"))), usable[0])
     return NoPlanError(
-        f"no plan meets the request: {count} of {total} rejected candidates fail by '{reason}'",
+        f"no plan meets the request: {count} of {total} candidates fail by '{reason}'",
         hint=f"nearest miss: {nearest}",
     )
 
@@ -142,10 +189,10 @@ def estimate(points: Sequence[Point], *, catalogs: Catalogs | None = None) -> li
 
 
 def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
-    """Build the replica of a fixed configuration.
+    """Build the replica of a row of a file of configurations.
 
-    Static batches without date or version are taken as offline benchmarks of 2023-24 software, where that way of
-    measuring comes from; everything else undated is current.
+    Static batches without date or version are taken as the published offline benchmarks of 2023-24 software, where that
+    way of measuring comes from; everything else undated is current, and so is whatever says ``date = CURRENT``.
     """
     date = point.date
     if point.mode == "static" and not date and not point.engine_version:
@@ -165,8 +212,23 @@ def simulate(
 ) -> Replayed:
     """Replay a workload on the plan of a rank. Raises InputError."""
     plan, job = found.plan(rank), Job.model_validate(found.job)
-    replica = replica_of_pool(job.model, plan.pools[0], catalogs or Catalogs())
-    return replay(plan, job, replica, traffic or Traffic(seed=job.seed), progress)
+    known = catalogs or Catalogs()
+    replicas = [replica_of_pool(job.model, pool, known) for pool in plan.pools]
+    return replay(plan, job, replicas, traffic or Traffic(seed=job.seed), progress)
+
+
+def compare(
+    asked: ComparisonRequest, *, catalogs: Catalogs | None = None, progress: Progress | None = None
+) -> Comparison:
+    """The same job on several fleets, on their union, and on each GPU type without limit.
+
+    Raises UnknownNameError, InputError; a fleet that cannot do the job is an entry with a reason, not an error.
+    """
+    known = catalogs or Catalogs()
+    fleets = [known.fleet_offer(fleet) for fleet in asked.fleets]
+    return compare_fleets(
+        known.model(asked.job.model), load_engine(asked.job.engine, known.folders), fleets, asked, progress
+    )
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:

@@ -17,15 +17,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from planner.catalog.bands import band
+from planner.catalog.bands import plan_band
 from planner.errors import InputError
 from planner.job.job import Job
-from planner.search.ranking import Candidate, Outcome
+from planner.search.ranking import Candidate, Outcome, Role, Share
 from planner.units import GIB
 from planner.version import __version__
 
 FORMAT_VERSION = "1.0"
-Role = Literal["aggregated", "prefill", "decode", "attention", "ffn"]
 
 
 class _Model(BaseModel):
@@ -126,9 +125,11 @@ class RejectedRow(_Model):
 
 
 class SearchInfo(_Model):
-    """How large the search was."""
+    """How large the search was; ``feasible`` plans met the request, ``warnings`` say what to doubt."""
 
     candidates: int
+    feasible: int
+    warnings: list[str]
     operating_points: int
     elapsed_s: float
     rejected: list[RejectedRow]
@@ -166,10 +167,10 @@ class PlanFile(_Model):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the simulation says of a candidate: its performance there, what a user should know, and the candidate at the
-    load that was simulated."""
+    load that was simulated; None of performance where the system is unstable."""
 
     candidate: Candidate
-    simulated: Performance
+    simulated: Performance | None
     notes: tuple[str, ...] = ()
 
 
@@ -177,10 +178,10 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     """Write a candidate down as a plan, at the load of its ``verdict`` where it has one."""
     certificate = _certificate(candidate, outcome, percentile)
     candidate = verdict.candidate if verdict else candidate
-    replica = candidate.replica
     predicted = _performance(candidate)
-    basis: Literal["modelled", "calibrated"] = "calibrated" if replica.efficiency.basis == "calibrated" else "modelled"
-    spans = band(replica.accelerator.family)
+    known = all(pool.replica.efficiency.basis == "calibrated" for pool in candidate.pools)
+    basis: Literal["modelled", "calibrated"] = "calibrated" if known else "modelled"
+    spans = plan_band(candidate.mode, [pool.replica.accelerator.family for pool in candidate.pools])
     shown = {
         "output_tok_s": predicted.output_tok_s,
         "tpot_ms": getattr(predicted.tpot_ms, percentile, predicted.tpot_ms.mean),
@@ -188,8 +189,8 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     }
     return Plan(
         rank=rank,
-        mode="aggregated",
-        gpus={replica.accelerator.id: candidate.gpus},
+        mode=candidate.mode,
+        gpus=candidate.gpus_by_type,
         gpus_total=candidate.gpus,
         gpus_idle=candidate.idle,
         cost_usd_per_hour=_rounded(candidate.cost),
@@ -197,29 +198,28 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
         predicted=predicted,
         simulated=verdict.simulated if verdict else None,
         notes=list(verdict.notes) if verdict else [],
-        pools=[_pool(candidate)],
+        pools=[_pool(pool) for pool in candidate.pools],
         certificate=certificate,
         basis=basis,
         band={k: (significant(v * spans[k][0]), significant(v * spans[k][1])) for k, v in shown.items()},
     )
 
 
-def _pool(candidate: Candidate) -> Pool:
-    replica, layout = candidate.replica, candidate.layout
-    held = candidate.memory
+def _pool(pool: Share) -> Pool:
+    replica, held = pool.replica, pool.memory
     return Pool(
-        role="aggregated",
+        role=pool.role,
         gpu=replica.accelerator.id,
-        replicas=candidate.replicas,
-        layout=PoolLayout(**layout._asdict()),
+        replicas=pool.replicas,
+        layout=PoolLayout(**pool.layout._asdict()),
         weights=replica.weights,
         kv=replica.kv,
-        max_batch=int(candidate.slots),
-        running_batch=significant(candidate.per_replica.batch),
+        max_batch=int(pool.slots),
+        running_batch=significant(pool.batch),
         engine=replica.engine.id,
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
-            kv_gib=significant(held.request * candidate.per_replica.batch / GIB),
+            kv_gib=significant(held.request * pool.batch / GIB),
             activations_gib=significant(held.activations / GIB),
             capacity_gib=significant(replica.accelerator.memory / GIB),
         ),
@@ -279,6 +279,7 @@ def plan_file(
     elapsed: float,
     catalog_sha256: str,
     model_sha256: str,
+    warnings: Sequence[str] = (),
     argv: Sequence[str],
 ) -> PlanFile:
     """Everything that a search found, ready to be saved.
@@ -296,6 +297,8 @@ def plan_file(
         plans=plans,
         search=SearchInfo(
             candidates=outcome.candidates,
+            feasible=len(outcome.ranked),
+            warnings=list(warnings),
             operating_points=outcome.points,
             elapsed_s=round(elapsed, 3),
             rejected=[RejectedRow(reason=r, count=n, nearest=near) for r, n, near in outcome.rejections.rows()],
@@ -313,12 +316,14 @@ def plan_file(
 
 
 def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:
+    tpot = c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])
     return {
-        "gpu": c.replica.accelerator.id,
-        "layout": str(c.layout),
+        "mode": c.mode,
+        "gpu": " + ".join(c.gpus_by_type),
+        "layout": " | ".join(str(pool.layout) for pool in c.pools),
         "weights": c.replica.weights,
         "output_tok_s_per_gpu": significant(c.output_rate / c.gpus),
-        "tok_s_per_user": significant(1 / c.per_replica.tpot.get(percentile, c.per_replica.tpot["mean"])),
+        "tok_s_per_user": significant(1 / tpot) if tpot > 0 else None,
     }
 
 

@@ -1,1 +1,1 @@
-"""What this build predicts for published measurements, and how wrong it is: scores, left-out constants, user results."""
+"""How wrong predictions of published measurements are, left-out constants, and the user's own results."""

@@ -11,7 +11,7 @@ from planner.accuracy.knobs import Knob, turned
 from planner.accuracy.measured import Measured, groups
 from planner.accuracy.predict import Predictor
 from planner.catalog.files import catalog_root
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 
 GROUPINGS: Mapping[str, tuple[str, ...]] = {
     "model family and GPU": ("family", "gpu"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from planner.catalog.files import catalog_root
 from planner.job.points import Point, read_points
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 from planner.units import PerSecond, Seconds
 
 QUANTITIES = ("tpot", "output_rate_per_gpu", "ttft", "e2e")

@@ -9,7 +9,8 @@ from planner.api import Catalogs, replica_of_point
 from planner.errors import PlannerError
 from planner.job.points import Point
 from planner.serving.engine import Engine
-from planner.serving.estimate import Estimate, estimate_points
+from planner.serving.estimate import estimate_points
+from planner.serving.estimated import Estimate
 from planner.serving.replica import Replica
 
 EngineOf = Callable[[Point, Engine], Engine]

@@ -1,9 +1,9 @@
 """Errors of predictions, and what choosing by them costs.
 
 The same figures as other scorers of this kind: absolute percentage errors |predicted - measured|/measured, and the
-quality of decisions. For every set of measured layouts and loads of one (model, GPU, precision, engine, lengths) and four
-TPOT targets, 15 % above the quartiles of the measured ones, the planner picks the point of highest predicted throughput
-that it predicts to keep the target; the quality is the measured throughput of its pick over the best that kept the
+quality of decisions. For every set of measured layouts and loads of one (model, GPU, precision, engine, lengths) and
+four TPOT targets, 15 % above the quartiles of the measured ones, the planner picks the point of highest predicted
+throughput that it predicts to keep the target; the quality is the measured throughput of its pick over the best that kept the
 target, times target/TPOT where the pick misses it.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from planner.accuracy.measured import Measured
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 
 SLACK = 1.15
 QUARTILES = (0.25, 0.5, 0.75, 1.0)

@@ -11,9 +11,9 @@ from planner.accuracy.measured import QUANTITIES, Measured, groups, shipped_poin
 from planner.accuracy.predict import Predictor
 from planner.accuracy.score import Error, decisions, error, pairs_of
 from planner.api import Catalogs
-from planner.catalog.bands import band
+from planner.catalog.bands import plan_band
 from planner.errors import UnknownNameError
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 
 BY = ("mode", "gpu", "model", "family", "engine", "weights")
 MAIN = "model family and GPU"
@@ -99,7 +99,7 @@ def _inside(
     for measured, estimate in zip(points, found, strict=True):
         pairs = measured.pairs(estimate) if estimate.status == "ok" and measured.modern else {}
         if quantity in pairs and quantity in BAND_OF:
-            low, high = band(families[measured.point.gpu])[BAND_OF[quantity]]
+            low, high = plan_band(measured.point.mode, [families[measured.point.gpu]])[BAND_OF[quantity]]
             theirs, ours = pairs[quantity]
             hits.append(low <= theirs / ours <= high)
     return sum(hits) / len(hits) if hits else None

@@ -12,7 +12,7 @@ from typing import Final
 
 from planner.architecture.families.family import Family
 from planner.architecture.families.table import FAMILIES
-from planner.architecture.fields import Fields
+from planner.architecture.fields import ALIASES, Fields
 from planner.architecture.model import Attention, Layer, Model
 from planner.architecture.quantization import read_checkpoint
 from planner.errors import InputError
@@ -63,7 +63,9 @@ def model_from_config(
     model_type, family = _family_of(text, raw, where, assume_architecture)
     inner = [text[part] for part in family.nested if isinstance(text.get(part), dict)]
     flat = {key: value for part in (*inner, text) for key, value in part.items()}  # type: ignore[attr-defined]
-    fields = Fields(flat, where, family.defaults)
+    fields = Fields(flat, where, family.defaults, family.required)
+    if fields.raw("per_layer_config"):
+        raise InputError(f"{where}: per_layer_config is not modelled", hint="give the config.json as first published")
     family = family.adapt(fields, family) if family.adapt else family
     model = Model(
         id=name,
@@ -111,9 +113,9 @@ def _language_part(raw: Mapping[str, object]) -> Mapping[str, object]:
     for part in _TEXT_PARTS:
         inner = raw.get(part)
         if isinstance(inner, dict) and inner:
-            inherited = {key: raw[key] for key in _INHERITED if raw.get(key) is not None}
-            model_type = {"model_type": raw.get("model_type")}
-            return _language_part({**model_type, **inherited, **inner})
+            inherited = {key: raw[key] for key in (*_INHERITED, "model_type") if raw.get(key) is not None}
+            own = {key: value for key, value in inner.items() if value is not None or key not in inherited}
+            return _language_part({**inherited, **own})
     return raw
 
 
@@ -136,9 +138,10 @@ def _unknown(model_type: object, text: Mapping[str, object], where: str) -> Inpu
     """Name the fields that a plain decoder would leave unread, for those are what might be special."""
     fields = Fields(text, where, {})
     llama = FAMILIES["llama"]
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(InputError):  # a field that is absent or wrong ends this reading early
         _layers(fields, llama)
-    unread = sorted(key for key in set(text) - fields.read - UNIMPORTANT if not key.endswith(_UNIMPORTANT_ENDINGS))
+    known = {alias for name in _UNDERSTOOD for alias in ALIASES[name]} | fields.read | UNIMPORTANT
+    unread = sorted(key for key in set(text) - known if not key.endswith(_UNIMPORTANT_ENDINGS))
     named = ", ".join(unread[:12]) + (" ..." if len(unread) > 12 else "")
     return InputError(
         f"{where}: unknown model_type {model_type!r}; fields not understood: {named or 'none'}",
@@ -176,6 +179,12 @@ def _with_mtp(fields: Fields, family: Family, model: Model) -> Model:
     return replace(model, mtp_layers=(last,) * count, mtp_extra_parameters=count * (2 * hidden * hidden + 3 * hidden))
 
 
+_UNDERSTOOD: Final = (
+    *("layers", "hidden", "heads", "kv_heads", "head_dim", "vocab", "width"),
+    *("max_context", "window", "tied", "mtp_layers"),
+)
+"""What any decoder is read for, by canonical name."""
+
 UNIMPORTANT: Final = frozenset(
     [
         "architectures",
@@ -202,6 +211,28 @@ UNIMPORTANT: Final = frozenset(
         "quantization_config",
         "_name_or_path",
         "norm_topk_prob",
+        "attention_bias",
+        "mlp_bias",
+        "lm_head_bias",
+        "compression_config",
+        "hidden_activation",
+        "activation_function",
+        "partial_rotary_factor",
+        "rotary_pct",
+        "rope_interleave",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict",
+        "is_encoder_decoder",
+        "chunk_size_feed_forward",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "routed_scaling_factor",
+        "scoring_func",
+        "n_group",
+        "topk_group",
+        "norm_eps",
     ]
 )
 _UNIMPORTANT_ENDINGS: Final = ("_token_id", "dropout", "_pdrop", "_token_index")

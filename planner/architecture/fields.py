@@ -24,7 +24,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "head_dim": ("head_dim", "attention_head_dim", "kv_channels"),
     "value_dim": ("v_head_dim",),
     "vocab": ("vocab_size", "padded_vocab_size"),
-    "width": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "ff_intermediate_size", "n_inner"),
+    "width": ("intermediate_size", "ffn_hidden_size", "ffn_dim", "ff_intermediate_size", "n_inner", "block_ff_dim"),
     "experts": (
         "num_experts",
         "n_routed_experts",
@@ -52,6 +52,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
         "shared_expert_intermediate_size",
         "moe_shared_expert_intermediate_size",
         "share_expert_dim",
+        "share_expert_dims",
         "shared_intermediate_size",
         "shared_expert_dim",
     ),
@@ -73,7 +74,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
         "n_ctx",
     ),
     "window": ("sliding_window", "sliding_window_size"),
-    "tied": ("tie_word_embeddings",),
+    "tied": ("tie_word_embeddings", "tie_embedding"),
 }
 
 LARGEST: Final[Mapping[str, int]] = {
@@ -91,11 +92,20 @@ class Fields:
     raw : the parsed object.
     where : file name for messages.
     defaults : what the model class assumes when the config is silent, by canonical or own name.
+    required : what nothing may be assumed for, by canonical or own name: reading such a field when the config is
+        silent is refused. The value is the smallest number allowed; with None a null is legal too.
     """
 
-    def __init__(self, raw: Mapping[str, object], where: str, defaults: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        raw: Mapping[str, object],
+        where: str,
+        defaults: Mapping[str, object],
+        required: Mapping[str, int | None] | None = None,
+    ) -> None:
         self._raw = raw
         self._defaults = defaults
+        self._required = required or {}
         self.where = where
         self.read: set[str] = set()
 
@@ -108,15 +118,14 @@ class Fields:
         found, value = self._find(name)
         if value is None:
             if default is None:
-                names = " or ".join(ALIASES.get(name, (name,))[:3])
-                raise InputError(f"{self.where}: the field {names} is missing", hint="give the complete config.json")
+                raise self.missing(name)
             return default
-        return self._whole(found, value, minimum)
+        return self._whole(found, value, max(minimum, self._required.get(name) or 0))
 
     def optional(self, name: str, *, minimum: int = 0) -> int | None:
         """Read a whole number, or None where the config has none. Raises InputError for anything else."""
         found, value = self._find(name)
-        return None if value is None else self._whole(found, value, minimum)
+        return None if value is None else self._whole(found, value, max(minimum, self._required.get(name) or 0))
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Read true or false. Raises InputError for anything else."""
@@ -168,10 +177,24 @@ class Fields:
         """Read a value of any type, or None."""
         return self._find(name)[1]
 
+    def states(self, name: str) -> bool:
+        """Say whether the config has the field, be it null: a null is a choice."""
+        return any(given in self._raw for given in ALIASES.get(name, (name,)))
+
+    def missing(self, *names: str) -> InputError:
+        """Make the refusal of a config that has none of these fields."""
+        listed = " or ".join(alias for name in names for alias in ALIASES.get(name, (name,))[:3])
+        return InputError(f"{self.where}: the field {listed} is missing", hint="give the complete config.json")
+
+    def derived(self, raw: Mapping[str, object]) -> Fields:
+        """Read other values in place of the config's own, under the same rules."""
+        return Fields(raw, self.where, self._defaults, self._required)
+
     def _find(self, name: str) -> tuple[str, object]:
         """Return the first alias that has a value, else the class default, else None.
 
-        A null is a choice, such as no sliding window, so it keeps the class default away.
+        A null is a choice, such as no sliding window, so it keeps the class default away. Raises InputError for a
+        required field that the config is silent about.
         """
         names = ALIASES.get(name, (name,))
         self.read.update(names)
@@ -179,8 +202,10 @@ class Fields:
             value = self._raw.get(alias)
             if value is not None:
                 return alias, value
+        if name in self._required and (self._required[name] is not None or not self.states(name)):
+            raise self.missing(name)
         for alias in (name, *names):
-            if alias in self._defaults and not any(given in self._raw for given in names):
+            if alias in self._defaults and not self.states(name):
                 return alias, self._defaults[alias]
         return name, None
 

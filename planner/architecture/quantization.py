@@ -17,7 +17,7 @@ _EXAMPLES: Final[Mapping[Part, str]] = {
     Part.EXPERTS: "model.layers.5.mlp.experts.0.up_proj",
 }
 _PLAIN_FFN: Final = "model.layers.5.mlp.up_proj"
-_DTYPES: Final = {"bfloat16": "bf16", "float16": "fp16", "float32": "bf16"}
+_DTYPES: Final = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "bf16", "auto": "bf16"}
 
 
 def read_checkpoint(
@@ -32,18 +32,30 @@ def read_checkpoint(
 
     Raises InputError for a scheme that is not understood: its bytes would be guessed.
     """
-    config = text.get("quantization_config") or text.get("compression_config")
-    if modelopt and isinstance(modelopt.get("quantization"), dict):
-        return _modelopt(model, modelopt["quantization"], where)  # type: ignore[arg-type]
-    if isinstance(config, dict):
-        return _from_config(model, {"expert_dtype": text.get("expert_dtype"), **config}, where)
-    dtype = str(text.get("torch_dtype") or text.get("dtype") or "bfloat16").removeprefix("torch.")
-    return replace(model, checkpoint=Checkpoint(_DTYPES.get(dtype, "bf16")))
+    if modelopt is not None:
+        return _modelopt(model, _object(modelopt.get("quantization"), "quantization", "hf_quant_config.json"), where)
+    for name in ("quantization_config", "compression_config"):
+        if text.get(name) is not None:
+            config = _object(text[name], name, where)
+            return _from_config(model, {"expert_dtype": text.get("expert_dtype"), **config}, where)
+    dtype = text.get("torch_dtype") or text.get("dtype") or "bfloat16"
+    if not isinstance(dtype, str) or dtype.removeprefix("torch.") not in _DTYPES:
+        shown = repr(dtype)[:40]
+        raise InputError(f"{where}: torch_dtype is {shown}", hint=f"one of {', '.join(_DTYPES)}")
+    return replace(model, checkpoint=Checkpoint(_DTYPES[dtype.removeprefix("torch.")]))
+
+
+def _object(value: object, name: str, where: str) -> Mapping[str, Any]:
+    """Return the object that describes a scheme: bytes are never guessed from anything else. Raises
+    InputError."""
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {name} is {repr(value)[:40]}", hint="it must be an object")
+    return value
 
 
 def _from_config(model: Model, config: Mapping[str, Any], where: str) -> Model:
     method = config.get("quant_method")
-    ignored = _strings(config.get("modules_to_not_convert")) or _strings(config.get("ignore"))
+    ignored = _exceptions(config, ("modules_to_not_convert", "ignore"), where)
     match method:
         case "fp8" | "fbgemm_fp8":
             form = "fp8_block" if config.get("weight_block_size") else "fp8"
@@ -54,8 +66,7 @@ def _from_config(model: Model, config: Mapping[str, Any], where: str) -> Model:
         case "modelopt" | "modelopt_fp4":
             return _modelopt(model, config, where)
         case "gptq" | "awq" | "auto-round" | "bitsandbytes" | "gptq_marlin" | "awq_marlin":
-            four = config.get("load_in_4bit") or config.get("bits", 8 if config.get("load_in_8bit") else 4) == 4
-            form = "int4" if four else "int8"
+            form = _integers(config, str(method), where)
         case _:
             raise InputError(
                 f"{where}: unknown quant_method {method!r}",
@@ -66,6 +77,18 @@ def _from_config(model: Model, config: Mapping[str, Any], where: str) -> Model:
         parts = dict(model.checkpoint.parts) | {Part.EXPERTS: "mxfp4"}
         model = replace(model, checkpoint=Checkpoint("mxfp4", tuple(parts.items())))
     return model
+
+
+def _integers(config: Mapping[str, Any], method: str, where: str) -> str:
+    """Read how many bits the weights have; only the classes of AWQ and AutoRound assume a number. Raises
+    InputError."""
+    loaded = 4 if config.get("load_in_4bit") is True else 8 if config.get("load_in_8bit") is True else None
+    assumed = 4 if method.startswith(("awq", "auto-round")) else None
+    bits = next((bits for bits in (loaded, config.get("bits"), config.get("w_bit"), assumed) if bits is not None), None)
+    if isinstance(bits, bool) or bits not in (4, 8):
+        problem = "has no bits" if bits is None else f"has bits {repr(bits)[:40]}"
+        raise InputError(f"{where}: quantization_config of {method} {problem}", hint="4 or 8")
+    return "int4" if bits == 4 else "int8"
 
 
 def _compressed(config: Mapping[str, Any], where: str) -> str:
@@ -82,21 +105,23 @@ def _compressed(config: Mapping[str, Any], where: str) -> str:
         (4, "int"): "int4_g32" if group == 32 else "int4",
         (4, "float"): "nvfp4" if group == 16 else "mxfp4",
     }
-    if (bits, kind) not in named:
+    if weights.get("strategy") == "group" and group is None:
+        raise InputError(f"{where}: quantization_config has no group_size", hint="give the complete config.json")
+    if not isinstance(bits, int) or not isinstance(kind, str) or (bits, kind) not in named:
         raise InputError(f"{where}: {bits}-bit {kind} weights are not understood", hint="8 or 4 bits, int or float")
-    return named[(int(bits or 0), str(kind))]
+    return named[(bits, kind)]
 
 
 def _modelopt(model: Model, config: Mapping[str, Any], where: str) -> Model:
     """Read the scheme of NVIDIA ModelOpt: one algorithm, or one per layer (mixed precision)."""
     algorithm = str(config.get("quant_algo") or "").upper()
-    ignored = _strings(config.get("exclude_modules")) or _strings(config.get("ignore"))
+    ignored = _exceptions(config, ("exclude_modules", "ignore"), where)
     kv = str(config.get("kv_cache_quant_algo") or "").lower() or None
     named = {"NVFP4": "nvfp4", "FP8": "fp8", "FP8_PB_WO": "fp8_block", "W4A16_AWQ": "int4", "INT8_SQ": "int8"}
     named |= {"NVFP4_AWQ": "nvfp4", "W4A8_AWQ": "int4", "FP8_PER_CHANNEL_PER_TOKEN": "fp8", "W8A16": "int8"}
     if algorithm == "MIXED_PRECISION":
         layers = config.get("quantized_layers")
-        done = _mixed(layers if isinstance(layers, dict) else {}, named)
+        done = _mixed(_object(layers, "quantized_layers", where), named)
         model = replace(model, checkpoint=Checkpoint(_narrowest(done.values()), tuple(sorted(done.items())), kv))
     elif algorithm in named:
         model = _converted(model, named[algorithm], ignored)
@@ -147,5 +172,13 @@ def _matches(rule: str, module: str) -> bool:
     return re.search(rf"(?:^|\.){pattern}(?:\.|$)", module) is not None
 
 
-def _strings(value: object) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+def _exceptions(config: Mapping[str, Any], names: tuple[str, ...], where: str) -> list[str]:
+    """Read which modules are left unconverted, from the first of these fields that lists any. Raises
+    InputError."""
+    for name in names:
+        value = config.get(name)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise InputError(f"{where}: {name} is {repr(value)[:40]}", hint="it must be a list of module names")
+        if value:
+            return list(value)
+    return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,17 @@ def band(family: str) -> Mapping[str, tuple[float, float]]:
     return {name: (float(span[0]), float(span[1])) for name, span in table.items() if isinstance(span, list)}
 
 
+SPLIT = "pd"
+
+
+def plan_band(mode: str, families: Sequence[str]) -> Mapping[str, tuple[float, float]]:
+    """Band of a plan: that of split deployments, or of one pool on GPUs of these families, the widest of theirs."""
+    if mode in ("pd", "af"):
+        return band(SPLIT)
+    spans = [band(family) for family in families]
+    return {name: (min(s[name][0] for s in spans), max(s[name][1] for s in spans)) for name in spans[0]}
+
+
 def band_families() -> tuple[str, ...]:
     """Families with a band of their own."""
-    return tuple(name for name, table in _bands().items() if isinstance(table, dict) and name != OTHER)
+    return tuple(name for name, table in _bands().items() if isinstance(table, dict) and name not in (OTHER, SPLIT))

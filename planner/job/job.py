@@ -41,5 +41,5 @@ class Job(BaseModel):
     budget: float | None = Field(default=None, gt=0)
     top: int = Field(default=5, ge=1, le=1000)
     simulate_top: int = Field(default=5, ge=0, le=1000)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     max_gpus_per_replica: int | None = Field(default=None, ge=1)

@@ -57,6 +57,9 @@ def parse_traffic(*, rate: str | None, isl: str | None, osl: str | None, **rest:
             raise InputError(f"--{name} is {value:g}; it must be a finite number above zero")
     if not 0 <= traffic.spread <= 100:
         raise InputError(f"--spread is {traffic.spread:g}; it must be 0 to 100", hint="1 is as variable as exponential")
-    if traffic.trace is not None and (traffic.rate or traffic.concurrency or traffic.spread):
+    own = (traffic.rate, traffic.concurrency, traffic.isl, traffic.osl, traffic.spread or None)
+    if traffic.trace is not None and any(value is not None for value in own):
         raise InputError("--trace brings its own arrivals and lengths", hint="scale it with --speed and --copies")
+    if traffic.trace is None and (traffic.speed, traffic.copies) != (1.0, 1):
+        raise InputError("--speed and --copies scale a --trace, and none is given")
     return traffic

@@ -15,7 +15,7 @@ from planner.job.points import write_predictions
 from planner.plan import PlanFile, to_json
 from planner.report.formats import FORMATS, Row, record_text, rows_text, yaml_text
 from planner.report.plans import plan_rows, plans_text
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 
 _SUFFIXES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".md": "md", ".txt": "table"}
 Render = Callable[[str], str]
@@ -78,6 +78,8 @@ def emit_plans(found: PlanFile, output: str, out: Sequence[Path] | None) -> None
                 return rows_text(plan_rows(found), form)
 
     emit(render, output, out)
+    for warning in found.search.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
     if output == "table":
         where = (
             f"; saved to {', '.join(str(path) for path in out)}"

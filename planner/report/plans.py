@@ -16,23 +16,32 @@ def layout_text(pool: Pool) -> str:
     return " ".join(f"{name}{width}" for name, width in named if width > 1) or "tp1"
 
 
+def pool_text(pool: Pool) -> str:
+    """Write a pool as ``8 x tp8``, with its role where there are several."""
+    role = "" if pool.role == "aggregated" else f"{pool.role} "
+    return f"{role}{pool.replicas} x {layout_text(pool)}"
+
+
 def plan_rows(found: PlanFile) -> list[dict[str, Any]]:
     """One row per plan, plain numbers; latencies at the percentile of the job."""
     percentile = found.job["slo"]["percentile"]
     rows = [_row(plan, percentile) for plan in found.plans]
     if all(plan.simulated is None for plan in found.plans):
         rows = [{name: value for name, value in row.items() if not name.endswith(" sim")} for row in rows]
+    if all(plan.mode == "aggregated" for plan in found.plans):
+        rows = [{name: value for name, value in row.items() if name != "mode"} for row in rows]
     return rows
 
 
 def _row(plan: Plan, percentile: str) -> dict[str, Any]:
-    pool, perf = plan.pools[0], plan.predicted
+    pool, perf = plan.pools[-1], plan.predicted
     seen = plan.simulated
     return {
         "#": plan.rank,
+        "mode": plan.mode,
         "GPUs": " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
-        "replicas": " + ".join(f"{p.replicas} x {layout_text(p)}" for p in plan.pools),
-        "weights": pool.weights,
+        "replicas": " + ".join(pool_text(p) for p in plan.pools),
+        "weights": " + ".join(dict.fromkeys(p.weights for p in plan.pools)),
         "KV": pool.kv,
         "batch": round(pool.running_batch, 1),
         "tok/s": _tidy(perf.output_tok_s),
@@ -75,8 +84,10 @@ def _verdict(found: PlanFile) -> str:
             f"Plan 1 leads on {certificate.objective} after simulation; the closed form put another plan "
             f"{certificate.gap:.1%} ahead of it."
         )
-    if len(found.plans) == 1:
+    if found.search.feasible == 1:
         return start + "; no other plan meets the request."
+    if len(found.plans) == 1:
+        return start + "."
     second = found.plans[1]
     gap = second.certificate.gap
     if gap < 5e-4:

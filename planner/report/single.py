@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from planner.api import Catalogs, estimate
+from planner.api import CURRENT, Catalogs, estimate, replica_of_point
 from planner.errors import InputError, NoPlanError
 from planner.job.parse import parse_length
 from planner.job.points import Point, PoolPoint
@@ -35,7 +35,7 @@ class SingleRequest:
     def checked(
         cls, *, model: str | None, gpu: str | None, weights: str, kv: str, engine: str, isl: str | None, osl:
         str | None,
-        concurrency: float | None, static: bool, layout: tuple[int, int, int, int], replicas: int,
+        concurrency: float | None, static: bool, layout: tuple[int, int, int, int], replicas: int, engine_version: str,
     ) -> SingleRequest:  # fmt: skip
         """Check what the command line gave. Raises InputError naming the option."""
         example = "planner estimate meta-llama/Llama-3.1-8B --gpu h100-sxm --isl 1000 --osl 200 --concurrency 16"
@@ -46,7 +46,8 @@ class SingleRequest:
         pool = PoolPoint(replicas, layout[0], layout[2], layout[1], layout[3])
         point = Point(
             id="1", model=model, gpu=gpu, weights=weights, kv=kv, engine=engine,
-            mode="static" if static else "aggregated", concurrency=concurrency,
+            mode="static" if static else "aggregated", concurrency=concurrency, engine_version=engine_version,
+            date="" if engine_version else CURRENT,
             isl=parse_length(isl, "--isl"), osl=parse_length(osl, "--osl"), pool=pool,
         )  # fmt: skip
         return cls(point, Layout(layout[0], layout[1], layout[2], layout[3]))
@@ -70,7 +71,7 @@ def time_by_operator(replica: Replica, layout: Layout, batch: float, lengths: Le
 def describe(request: SingleRequest, catalogs: Catalogs) -> dict[str, Any]:
     """Everything that is printed. Raises NoPlanError when it does not fit, InputError when it cannot be predicted."""
     p = request.point
-    replica = catalogs.replica(p.model, p.gpu, p.weights, p.kv, p.engine)
+    replica = replica_of_point(p, catalogs)
     (found,) = estimate([p], catalogs=catalogs)
     if found.status == "infeasible":
         raise NoPlanError(f"{p.gpu} {request.layout} {replica.weights} does not fit: {found.reason}")

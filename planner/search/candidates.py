@@ -18,7 +18,10 @@ from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 from planner.units import format_bytes, format_duration
 
-_COARSE, _FINE = 48, 33
+# Short outputs after long prompts reach their limits long before one decode runs all the time.
+_NEARLY_IDLE = (1e-4, 1e-3, 5e-3, 0.02, 0.1, 0.3)
+_COARSE, _FINE = 51, 33
+POINTS_PER_LAYOUT = _COARSE + _FINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,15 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuMemory:
+    """Bytes on the fullest GPU: weights, activations, and what each running request adds."""
+
+    weights: float
+    activations: float
+    request: float
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """All layouts of one replica kind that fit, as columns, with the memory of each."""
 
@@ -47,6 +59,11 @@ class Family:
     def held(self, values: Array, index: int) -> float:
         """One layout's element of a memory column."""
         return float(np.broadcast_to(values, (len(self.layouts), 1))[index, 0])
+
+    def gpu_memory(self, index: int) -> GpuMemory:
+        """Bytes of one layout."""
+        m = self.memory
+        return GpuMemory(self.held(m.weights, index), self.held(m.activations, index), self.held(m.request, index))
 
     def only(self, kept: Sequence[Layout]) -> Family:
         """The same replica with some of the layouts."""
@@ -133,7 +150,7 @@ def best_batches(family: Family, slo: Slo, rejections: Rejections) -> tuple[Arra
     A geometric grid finds the interval, a second, finer grid inside it the point.
     """
     top = float(min(family.memory.slots.max(), family.replica.engine.max_sequences))
-    coarse = np.concatenate([[0.02, 0.1, 0.3], np.geomspace(1.0, max(top, 2.0), _COARSE - 3)])[None, :]
+    coarse = np.concatenate([_NEARLY_IDLE, np.geomspace(1.0, max(top, 2.0), _COARSE - len(_NEARLY_IDLE))])[None, :]
     first = curve(family, coarse, slo)
     index = _argbest(first)
     _record_slo(family, first, index, slo, rejections)

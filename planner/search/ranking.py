@@ -1,11 +1,16 @@
-"""Candidates and their order: what one answer is, and which of two is better."""
+"""Candidates and their order: what one answer is, and which of two is better.
+
+An answer is a composition of pools; a role is data, so a new way to split serving is a new composition.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
-from planner.job.job import Objective
+from planner.job.job import Mode, Objective
+from planner.search.candidates import GpuMemory as GpuMemory
 from planner.search.candidates import Metrics
 from planner.search.reject import Rejections
 from planner.serving.layout import Layout
@@ -13,41 +18,105 @@ from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
 from planner.units import UsdPerHour
 
-
-@dataclass(frozen=True, slots=True)
-class GpuMemory:
-    """Bytes on the fullest GPU: weights, activations, and what each running request adds."""
-
-    weights: float
-    activations: float
-    request: float
+Role = Literal["aggregated", "prefill", "decode", "attention", "ffn"]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One deployable answer: equal replicas of one layout on one GPU type.
-
-    ``per_replica`` is what one replica does; ``rate`` requests/s of all of them; ``idle`` GPUs of the type left over;
-    ``price`` US dollars per GPU and hour, None when unknown.
+class Share:
+    """Equal replicas of one layout on one GPU type in one role; ``batch`` requests in work per attention rank,
+    ``slots`` how many fit; ``price`` US dollars per GPU and hour, None when unknown.
     """
 
+    role: Role
     replica: Replica
     layout: Layout
     replicas: int
-    idle: int
-    rate: float
-    osl: float
-    per_replica: Metrics
+    batch: float
     slots: float
     memory: GpuMemory
-    lengths: Lengths
     price: UsdPerHour | None
-    concurrency: float | None = None
 
     @property
     def gpus(self) -> int:
         """GPUs in use."""
         return self.replicas * self.layout.gpus
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """A total order that does not depend on catalogs."""
+        r = self.replica
+        return (r.accelerator.id, *(f"{x:05d}" for x in self.layout), r.weights, r.kv, f"{self.replicas:06d}")
+
+    def __str__(self) -> str:
+        r = self.replica
+        return f"{self.role} {r.accelerator.id} {self.layout} x{self.replicas} {r.weights}"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One deployable answer: a composition of pools, of which the last one emits the tokens.
+
+    ``per_replica`` is what one replica of that pool does and what users of the deployment see; ``rate`` requests/s of
+    all of it; ``idle`` GPUs of the types in use that are left over.
+    """
+
+    pools: tuple[Share, ...]
+    idle: int
+    rate: float
+    osl: float
+    per_replica: Metrics
+    lengths: Lengths
+    concurrency: float | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """What the roles of the pools amount to."""
+        roles = {pool.role for pool in self.pools}
+        return "af" if "attention" in roles else "pd" if "prefill" in roles else "aggregated"
+
+    @property
+    def emitting(self) -> Share:
+        """The pool that decodes."""
+        return self.pools[-1]
+
+    @property
+    def replica(self) -> Replica:
+        """Replica of the pool that decodes."""
+        return self.emitting.replica
+
+    @property
+    def layout(self) -> Layout:
+        """Layout of the pool that decodes."""
+        return self.emitting.layout
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of the pool that decodes."""
+        return self.emitting.replicas
+
+    @property
+    def slots(self) -> float:
+        """Requests that fit on one attention rank of the pool that decodes."""
+        return self.emitting.slots
+
+    @property
+    def memory(self) -> GpuMemory:
+        """Memory of the pool that decodes."""
+        return self.emitting.memory
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in use."""
+        return sum(pool.gpus for pool in self.pools)
+
+    @property
+    def gpus_by_type(self) -> dict[str, int]:
+        """GPUs in use by catalog id."""
+        found: dict[str, int] = {}
+        for pool in self.pools:
+            name = pool.replica.accelerator.id
+            found[name] = found.get(name, 0) + pool.gpus
+        return found
 
     @property
     def output_rate(self) -> float:
@@ -56,8 +125,10 @@ class Candidate:
 
     @property
     def cost(self) -> UsdPerHour | None:
-        """US dollars per hour of the GPUs in use."""
-        return None if self.price is None else self.price * self.gpus
+        """US dollars per hour of the GPUs in use; None when a price is unknown."""
+        costs = [None if pool.price is None else pool.price * pool.gpus for pool in self.pools]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
 
     @property
     def usd_per_million_tokens(self) -> float | None:
@@ -67,13 +138,12 @@ class Candidate:
     @property
     def joules_per_token(self) -> float:
         """Board power of the GPUs in use, at its limit, over output tokens/s."""
-        return self.gpus * self.replica.accelerator.power / self.output_rate
+        return sum(pool.gpus * pool.replica.accelerator.power for pool in self.pools) / self.output_rate
 
     @property
     def name(self) -> tuple[str, ...]:
         """A total order that does not depend on catalogs: last tie-break."""
-        r = self.replica
-        return (r.accelerator.id, *(f"{x:05d}" for x in self.layout), r.weights, r.kv, f"{self.replicas:06d}")
+        return (str(len(self.pools)), *(part for pool in self.pools for part in pool.name))
 
 
 @dataclass(slots=True)
@@ -87,6 +157,7 @@ class Outcome:
     rejections: Rejections = field(default_factory=Rejections)
     candidates: int = 0
     points: int = 0
+    fleet: int = 0
     objective: Objective = "throughput"
 
 

@@ -37,6 +37,11 @@ class Rejections:
         if best is None or (rejected.excess, str(rejected)) < (best.excess, str(best)):
             self.nearest[rejected.reason] = rejected
 
+    def merge(self, other: Rejections) -> None:
+        """Add the counts and nearest misses of another ledger."""
+        for reason, rejected in other.nearest.items():
+            self.add(rejected, other.counts[reason])
+
     def rows(self) -> list[tuple[str, int, str]]:
         """(reason, count, nearest miss), most frequent first; equal counts by name."""
         order = sorted(self.counts, key=lambda reason: (-self.counts[reason], reason))

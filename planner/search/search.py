@@ -8,15 +8,13 @@ therefore proved, not sampled.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from planner.architecture.model import Model
-from planner.catalog.hardware import Accelerator
-from planner.cost.efficiency import Efficiency
-from planner.job.job import Job, Objective
+from planner.job.job import Job
 from planner.search.candidates import (
+    POINTS_PER_LAYOUT,
     Family,
     Metrics,
     batch_at_rate,
@@ -25,46 +23,30 @@ from planner.search.candidates import (
     lengths_of,
     metrics_at,
 )
-from planner.search.ranking import Candidate, GpuMemory, Outcome, pareto, rank_key
+from planner.search.ranking import Candidate, Outcome, Share, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
 from planner.search.space import layouts
-from planner.serving.closed_loop import ClosedLoop, closed_loop
+from planner.search.splits import Members, split_candidates
+from planner.search.supply import Supply as Supply
+from planner.search.supply import affordable as affordable
+from planner.search.supply import objective_of as objective_of
+from planner.serving.closed_loop import POINTS_PER_ROW, ClosedLoop, closed_loop
 from planner.serving.engine import Engine
 from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Layout, Layouts
 from planner.serving.precision import kv_choices, weight_choices
 from planner.serving.replica import Replica
-from planner.units import UsdPerHour
 
 _REPLICA_COUNTS = 64
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Supply:
-    """GPUs of one type that the fleet offers, with their efficiency profile and price per GPU and hour (None:
-    unknown). ``engine`` is the profile that the user calibrated on them, None for that of the job.
-    """
-
-    accelerator: Accelerator
-    efficiency: Efficiency
-    count: int
-    price: UsdPerHour | None
-    engine: Engine | None = None
-
-
-def objective_of(job: Job) -> Objective:
-    """What is optimised: as asked; else the cheapest plan for a rate, and the most output from the fleet
-    without one.
-    """
-    if job.objective is not None:
-        return job.objective
-    return "cost" if job.workload.rate is not None else "throughput"
-
-
 def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progress: Progress | None = None) -> Outcome:
     """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why."""
-    outcome = Outcome(objective=objective_of(job))
+    outcome = Outcome(objective=objective_of(job), fleet=sum(s.count for s in supplies))
+    if job.objective is None and outcome.objective == "cost" and all(s.price is None for s in supplies):
+        outcome.objective = "gpus"  # the nearest thing to a price that is known
+    members: Members = []
     for supply in sorted(supplies, key=lambda s: s.accelerator.id):
         gpus = affordable(supply, job)
         found = layouts(model, supply.accelerator, gpus, outcome.rejections, job.max_gpus_per_replica)
@@ -75,18 +57,18 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
                 replica = Replica(model, supply.accelerator, supply.efficiency, supply.engine or engine, weights, kv)
                 outcome.candidates += len(found)
                 family = fitting(replica, found, job.workload, outcome.rejections)
-                if family is not None:
+                if family is None:
+                    continue
+                members.append((supply, gpus, family))
+                if "aggregated" in job.modes:
                     outcome.ranked += _candidates(family, supply, gpus, job, outcome)
+    if "pd" in job.modes:
+        if progress is not None:
+            progress("prefill and decode pools")
+        outcome.ranked += split_candidates(members, job, outcome)
     outcome.ranked.sort(key=rank_key(outcome.objective, job.slo.percentile))
     outcome.frontier = pareto(outcome.ranked, job.slo.percentile)
     return outcome
-
-
-def affordable(supply: Supply, job: Job) -> int:
-    """GPUs of the type that the budget pays for, at most those of the fleet."""
-    if job.budget is None or supply.price is None:
-        return supply.count
-    return min(supply.count, int(job.budget / supply.price * (1 + 1e-12)))
 
 
 def _candidates(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome) -> Iterator[Candidate]:
@@ -99,7 +81,7 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     """Poisson arrivals: the highest rate that keeps the SLO fixes the replicas for a rate, or the goodput of
     the fleet.
     """
-    outcome.points += len(family.layouts) * 81
+    outcome.points += len(family.layouts) * POINTS_PER_LAYOUT
     batch, most = best_batches(family, job.slo, outcome.rejections)
     per_fleet = np.array([gpus // layout.gpus for layout in family.layouts])
     usable = np.isfinite(most) & (per_fleet > 0)
@@ -123,7 +105,7 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     rows = [(layout, int(n)) for layout, n in zip(family.layouts, replicas, strict=True)]
     for index in _meeting_slo(family, rows, table, job, outcome.rejections):
         total = job.workload.rate or table[index].rate * replicas[index]
-        yield _candidate(family, index, rows[index][1], supply, total, job, table[index])
+        yield _candidate(family, index, rows[index][1], supply, total, job, table[index], outcome)
 
 
 def _record_shortage(
@@ -155,7 +137,7 @@ def _closed(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcom
     rows = [(layout, n) for layout in family.layouts for n in replica_counts(gpus // layout.gpus)]
     if not rows:
         return
-    outcome.points += len(rows) * 24
+    outcome.points += len(rows) * POINTS_PER_ROW
     flat = Layouts.of([layout for layout, _ in rows], column=False)
     counts = np.array([n for _, n in rows], dtype=float)
     share = job.workload.concurrency / (counts * flat.attention_dp)
@@ -166,7 +148,7 @@ def _closed(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcom
         layout, n = rows[index]
         metrics = table[index]
         own = family.only([layout])
-        yield _candidate(own, 0, n, supply, metrics.rate * n, job, metrics)
+        yield _candidate(own, 0, n, supply, metrics.rate * n, job, metrics, outcome)
 
 
 def _closed_metrics(point: ClosedLoop, rows: int) -> list[Metrics]:
@@ -220,24 +202,26 @@ def replica_counts(most: int) -> list[int]:
 
 
 def _candidate(
-    family: Family, index: int, replicas: int, supply: Supply, rate: float, job: Job, metrics: Metrics
+    family: Family,
+    index: int,
+    replicas: int,
+    supply: Supply,
+    rate: float,
+    job: Job,
+    metrics: Metrics,
+    outcome: Outcome,
 ) -> Candidate:
     layout = family.layouts[index]
+    pool = Share(
+        "aggregated", family.replica, layout, replicas, metrics.batch, family.held(family.memory.slots, index),
+        family.gpu_memory(index), supply.price,
+    )  # fmt: skip
     return Candidate(
-        replica=family.replica,
-        layout=layout,
-        replicas=replicas,
-        idle=supply.count - replicas * layout.gpus,
+        pools=(pool,),
+        idle=outcome.fleet - pool.gpus,
         rate=rate,
         osl=job.workload.osl,
         per_replica=metrics,
-        slots=family.held(family.memory.slots, index),
-        memory=GpuMemory(
-            family.held(family.memory.weights, index),
-            family.held(family.memory.activations, index),
-            family.held(family.memory.request, index),
-        ),
         lengths=family.lengths,
-        price=supply.price,
         concurrency=job.workload.concurrency,
     )

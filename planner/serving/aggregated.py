@@ -45,9 +45,11 @@ class Steps:
 def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> Steps:
     """Evaluate decode and prefill times for every layout and batch (two passes over the operators)."""
     running = floats(batch)
-    micro = running / layouts.pp
-    context = lengths.decode_context
-    decode = iteration_seconds(replica, layouts, Work(sequences=micro, context=context))
+    # A micro-batch holds whole requests: one alone passes all stages by itself.
+    micro = np.maximum(running / layouts.pp, np.minimum(running, 1.0))
+    context, single = lengths.decode_context, lengths.single_token
+    micro = np.where(single, 0.0, micro)
+    decode = np.where(single, 0.0, iteration_seconds(replica, layouts, Work(sequences=micro, context=context)))
     exclusive = replica.engine.prefill == "exclusive"
     budget = replica.engine.chunk_tokens - (0.0 if exclusive else micro)
     chunk = np.minimum(lengths.new, np.maximum(budget, replica.engine.block_tokens))
@@ -55,7 +57,7 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     chunk = lengths.new / chunks
     prefix = floats(lengths.cached) + (lengths.new - chunk) / 2
     # Each of the running requests brings its chunks once in osl-1 iterations; above one at a time they ride together.
-    riding = micro / lengths.decodes * chunks
+    riding = np.where(single, 1.0, micro / lengths.decodes * chunks)
     seats = np.maximum(budget / chunk, 1.0)
     prompts = np.clip(riding, 1.0, seats)
     together, stalls = barrier(riding, layouts.attention_dp)
@@ -97,8 +99,8 @@ class OpenLoop:
     """Steady state under Poisson arrivals at the rate that keeps ``batch`` decodes running per rank.
 
     ``rate`` requests/s of the whole replica; ``prefill_load`` share of time that prefill takes;
-    ``batch_slope`` seconds that
-    a further running request adds to a decode iteration.
+    ``batch_slope`` seconds that a further running request adds to a decode iteration.
+    Answers of one token have no TPOT: 0.
     """
 
     steps: Steps
@@ -113,9 +115,11 @@ def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Len
     """Operating points by running batch: the rate follows from Little's law, so nothing has to be solved for."""
     s = steps(replica, layouts, batch, lengths)
     budget = memory(replica, layouts, lengths)
-    tpot = tpot_mean(s, lengths.osl, others=s.batch)
-    decodes = lengths.decodes
-    per_rank = s.batch / (decodes * tpot)
+    single = lengths.single_token
+    tpot = np.where(single, 0.0, tpot_mean(s, lengths.osl, others=s.batch))
+    # Without a decode the batch stands for the load of the prefill server: busy a share B/(1+B) of the time.
+    prompts_only = s.batch / (1.0 + s.batch) / s.prefill
+    per_rank = np.where(single, prompts_only, s.batch / np.where(single, 1.0, lengths.decodes * tpot))
     load = per_rank * s.prefill
     alone = iteration_seconds(replica, layouts, Work(sequences=1.0, context=lengths.decode_context))
     slope = np.maximum(s.decode - alone, 0.0) / np.maximum(s.batch, 1.0)

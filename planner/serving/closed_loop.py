@@ -20,6 +20,7 @@ from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 
 _KNOTS = 24
+POINTS_PER_ROW = _KNOTS
 _BISECTIONS = 48
 
 
@@ -58,15 +59,14 @@ class ClosedLoop:
         return (median if statistic == "p50" else mean), self._rate(mean)
 
     def _rate(self, mean_ttft: Array) -> Array:
-        decodes = np.maximum(floats(self.lengths.osl) - 1.0, 1.0)
-        return self.concurrency / (mean_ttft + decodes * self.mean_tpot) * self.attention_dp
+        return self.concurrency / (mean_ttft + self.lengths.decodes * self.mean_tpot) * self.attention_dp
 
     def tpot(self, statistic: str) -> Array:
         """Seconds per output token of the request at ``statistic``: the prompts met in its life are Poisson
         counts.
         """
         spread = np.sqrt(self.steps.batch) / floats(self.lengths.osl) * self.steps.prefill
-        return self.mean_tpot + z_score(statistic) * spread
+        return np.where(self.lengths.single_token, 0.0, self.mean_tpot + z_score(statistic) * spread)
 
 
 def closed_loop(replica: Replica, layouts: Layouts, concurrency: Array, lengths: Lengths) -> ClosedLoop:
@@ -79,12 +79,12 @@ def closed_loop(replica: Replica, layouts: Layouts, concurrency: Array, lengths:
     budget = memory(replica, layouts, lengths)
     slots = np.maximum(budget.slots, 1.0)
     grid = _Grid(replica, layouts, np.maximum(concurrency, 1.0), lengths)
-    decodes = np.maximum(floats(lengths.osl) - 1.0, 1.0)
+    decodes, single = lengths.decodes, lengths.single_token
 
     def cycle(batch: Array) -> tuple[Steps, Array, Array]:
         s = grid.at(batch)
         tpot = tpot_mean(s, lengths.osl, others=np.maximum(batch - 1.0, 0.0))
-        return s, tpot, closed_loop_ttft(s, tpot, lengths.osl, replica.engine, "p50")
+        return s, np.where(single, 1.0, tpot), closed_loop_ttft(s, tpot, lengths.osl, replica.engine, "p50")
 
     low, high = np.full_like(concurrency, 1e-3), np.minimum(concurrency, slots)
     for _ in range(_BISECTIONS):
@@ -96,6 +96,10 @@ def closed_loop(replica: Replica, layouts: Layouts, concurrency: Array, lengths:
     per_rank = high / (decodes * tpot)
     waiting = np.maximum(concurrency / per_rank - decodes * tpot - steady, 0.0)
     queue = np.where(high >= slots * 0.999, waiting, 0.0)
+    # Answers of one token: prompts follow each other, so the last of them waits for all others.
+    s, tpot = grid.at(np.where(single, np.minimum(concurrency, slots), high)), np.where(single, 0.0, tpot)
+    alone = closed_loop_ttft(s, tpot, lengths.osl, replica.engine, "p50")
+    queue = np.where(single, np.maximum(concurrency * s.prefill - alone, 0.0), queue)
     return ClosedLoop(replica, lengths, s, budget, tpot, queue, concurrency, layouts.attention_dp)
 
 

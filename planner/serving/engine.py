@@ -42,6 +42,7 @@ class Engine:
     evenness : how evenly tokens choose experts, see cost/moe.py.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
+    transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Engine:
     offset: Seconds
     decode_steps: float
     burst_rounds: float
+    transfer_pieces: Literal["request", "chunk", "layer"] = "request"
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -181,4 +183,5 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         offset=first["offset_ms"] * 1e-3,
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
+        transfer_pieces=data["transfer"]["pieces"],
     )

@@ -4,55 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from planner.errors import PlannerError
 from planner.job.points import Point
 from planner.serving.closed_loop import closed_loop, static_batch
+from planner.serving.estimate_pd import estimate_splits
+from planner.serving.estimated import Estimate, does_not_fit, held_bytes
 from planner.serving.layout import Layout, Layouts
 from planner.serving.legality import shape_problem
 from planner.serving.lengths import Lengths
-from planner.serving.memory import Memory
 from planner.serving.replica import Replica
-from planner.units import GIB, format_bytes
 
-MODES = ("aggregated", "static")
+MODES = ("aggregated", "static", "pd")
 ReplicaOf = Callable[[Point], Replica]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Prediction of one point. Times in seconds; ``status`` ok, infeasible (does not fit) or unsupported, with
-    ``reason``.
-    """
-
-    id: str
-    status: str
-    reason: str = ""
-    ttft: float | None = None
-    tpot: float | None = None
-    output_rate_per_gpu: float | None = None
-    e2e: float | None = None
-    memory: float | None = None
-
-    def row(self) -> dict[str, object]:
-        """Return the columns of the stable output, in the units their names carry."""
-
-        def scaled(value: float | None, factor: float) -> float | None:
-            return None if value is None else float(f"{value * factor:.6g}")
-
-        return {
-            "id": self.id,
-            "status": self.status,
-            "reason": self.reason,
-            "ttft_ms": scaled(self.ttft, 1e3),
-            "tpot_ms": scaled(self.tpot, 1e3),
-            "output_tok_s_per_gpu": scaled(self.output_rate_per_gpu, 1.0),
-            "e2e_latency_ms": scaled(self.e2e, 1e3),
-            "memory_gib_per_gpu": scaled(self.memory, 1 / GIB),
-        }
 
 
 def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
@@ -74,7 +40,8 @@ def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Esti
 
 
 def _replica_key(point: Point) -> tuple[object, ...]:
-    return (point.model, point.gpu, point.weights, point.kv, point.engine, point.engine_version, point.date, point.mode)
+    gpus = (point.gpu, point.extra.get("prefill_gpu", ""), point.extra.get("decode_gpu", ""))
+    return (point.model, gpus, point.weights, point.kv, point.engine, point.engine_version, point.date, point.mode)
 
 
 def _unsupported(point: Point) -> str | None:
@@ -85,6 +52,8 @@ def _unsupported(point: Point) -> str | None:
 
 def _group(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
     try:
+        if points[0].mode == "pd":
+            return estimate_splits(points, replica_of)
         replica = replica_of(points[0])
     except PlannerError as problem:
         return [Estimate(point.id, "unsupported", str(problem)) for point in points]
@@ -116,14 +85,14 @@ def _aggregated(replica: Replica, points: Sequence[Point], layouts: Layouts) -> 
     tpot = point.tpot("mean")
     for i, p in enumerate(points):
         if not point.memory.fits[i]:
-            yield _does_not_fit(p, point.memory, i)
+            yield does_not_fit(p, point.memory, i)
             continue
         ttft, requests = tests[p.statistic]
         rate = requests[i] * p.osl / layouts.gpus[i]
         first = float(ttft[i])
         yield Estimate(
             p.id, "ok", "", first, float(tpot[i]), float(rate), first + max(p.osl - 1, 0) * float(tpot[i]),
-            _held(point.memory, i, float(point.steps.batch[i])),
+            held_bytes(point.memory, i, float(point.steps.batch[i])),
         )  # fmt: skip
 
 
@@ -132,10 +101,10 @@ def _static(replica: Replica, points: Sequence[Point], layouts: Layouts) -> Iter
     batch = static_batch(replica, layouts, share, _lengths(points))
     for i, p in enumerate(points):
         if not batch.memory.fits[i]:
-            yield _does_not_fit(p, batch.memory, i)
+            yield does_not_fit(p, batch.memory, i)
             continue
         rate = batch.rate[i] * p.osl / layouts.gpus[i]
-        held = _held(batch.memory, i, min(float(share[i]), float(batch.memory.slots[i])))
+        held = held_bytes(batch.memory, i, min(float(share[i]), float(batch.memory.slots[i])))
         yield Estimate(
             p.id,
             "ok",
@@ -146,15 +115,3 @@ def _static(replica: Replica, points: Sequence[Point], layouts: Layouts) -> Iter
             float(batch.duration[i]),
             held,
         )
-
-
-def _held(memory: Memory, index: int, requests: float) -> float:
-    return float(memory.weights[index] + memory.activations[index] + memory.request[index] * requests)
-
-
-def _does_not_fit(point: Point, memory: Memory, index: int) -> Estimate:
-    need = memory.capacity - float(memory.room[index]) + float(memory.longest[index])
-    reason = (
-        f"needs {format_bytes(need)} per GPU for weights, reserve and one request, has {format_bytes(memory.capacity)}"
-    )
-    return Estimate(point.id, "infeasible", reason, memory=need)

@@ -63,7 +63,8 @@ def open_loop_tpot(point: OpenLoop, osl: ArrayLike, statistic: str) -> Array:
     if z == 0.0:
         return point.tpot
     spread = np.sqrt(s.batch)
-    return point.tpot + z * spread * (s.prefill / floats(osl) + point.batch_slope)
+    wide = point.tpot + z * spread * (s.prefill / floats(osl) + point.batch_slope)
+    return np.where(floats(osl) <= 1.0, 0.0, wide)
 
 
 def slots_needed(batch: Array, statistic: str) -> Array:
@@ -80,8 +81,8 @@ def closed_loop_ttft(s: Steps, tpot: Array, osl: ArrayLike, engine: Engine, stat
     steady = first_token_overhead(engine, tpot) + s.own_prefill
     if statistic == "p50":
         return steady
-    decodes = np.maximum(floats(osl) - 1.0, 1.0)
-    load = np.minimum(s.prefill * s.batch / (decodes * tpot), 0.98)
+    cycle = np.maximum(np.maximum(floats(osl) - 1.0, 0.0) * tpot, 1e-12)
+    load = np.where(floats(osl) <= 1.0, 0.0, np.minimum(s.prefill * s.batch / cycle, 0.98))
     return steady + wait(load, s.prefill, statistic)
 
 

@@ -36,6 +36,9 @@ def shape_problem(model: Model, layout: Layout) -> ShapeProblem | None:
     if layout.pp > len(model.layers):
         return ShapeProblem("more pipeline stages than layers", f"{layout.pp} layers", f"{len(model.layers)}")
     ranks = layout.tp * layout.attention_dp
+    routed = any(isinstance(group.layer.ffn, MoeFfn) for group in model.groups)
+    if layout.ep > 1 and not routed:
+        return ShapeProblem("no experts to spread", f"experts for ep {layout.ep}", "a dense model")
     if ranks % layout.ep:
         return ShapeProblem(
             "experts do not spread evenly", f"tp*attention_dp divisible by ep {layout.ep}", f"{ranks} ranks"

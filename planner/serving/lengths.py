@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from planner.serving.layout import Array, floats
+from planner.serving.layout import Array, BoolArray, floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,11 @@ class Lengths:
     def decodes(self) -> Array:
         """Decode iterations of a request: the first token comes from the prefill."""
         return np.maximum(floats(self.osl) - 1.0, 1.0)
+
+    @property
+    def single_token(self) -> BoolArray:
+        """Whether the answer is one token, so that there is no decode at all."""
+        return np.asarray(floats(self.osl) <= 1.0)
 
     @property
     def decode_context(self) -> Array:

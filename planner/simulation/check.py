@@ -12,17 +12,19 @@ from planner.search.candidates import lengths_of
 from planner.search.ranking import Candidate, Outcome, rank_key
 from planner.search.rerate import at_rate
 from planner.serving.latency import STATISTICS
-from planner.simulation.deploy import Served, deployment
+from planner.serving.lengths import Lengths
+from planner.simulation.deploy import Served, deployment, split_deployment
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
+from planner.simulation.settings import Deployment
 from planner.simulation.simulator import simulate
 from planner.simulation.streams import ClosedLoop, Fixed, OpenStream, Poisson, Uniform
 from planner.units import format_duration
 
 # A limit is missed when the simulation passes it by more than its own sampling error at the usual request count.
 TOLERANCE = 0.03
-_IN_FLIGHT = 150
-_LIFETIMES = 6
-_FEWEST, _MOST = 600, 3000
+_IN_FLIGHT = 120
+_LIFETIMES = 7
+_FEWEST, _MOST = 500, 1600
 # Until the batch has filled once, latencies are too good.
 _WARM_UP = 0.25
 _DERATES = (0.95, 0.88, 0.78, 0.65)
@@ -59,20 +61,37 @@ def check(candidate: Candidate, job: Job) -> Checked:
 
 def _run(candidate: Candidate, job: Job) -> Checked:
     replicas = simulated_replicas(candidate)
-    served = Served(
-        candidate.replica, candidate.layout, replicas, lengths_of(job.workload), candidate.per_replica.together
-    )
-    deployed = deployment(served, candidate.per_replica.tpot["mean"])
-    run = simulate(deployed, _stream(candidate, job, replicas))
+    run = simulate(_deployed(candidate, job, replicas), _stream(candidate, job, replicas))
     target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
     summary = summarize(run, target, warm_up=_WARM_UP)
     return Checked(candidate, summary, candidate.replicas / replicas, _problem(summary, job))
 
 
+def _deployed(candidate: Candidate, job: Job, replicas: int) -> Deployment:
+    """The pools of a candidate with ``replicas`` of the one that decodes, the others in proportion."""
+    lengths, tpot = lengths_of(job.workload), candidate.per_replica.tpot["mean"]
+    decode = Served(candidate.replica, candidate.layout, replicas, lengths, candidate.per_replica.together)
+    if candidate.mode == "aggregated":
+        return deployment(decode, tpot)
+    first = candidate.pools[0]
+    count = first.replicas * replicas // candidate.replicas
+    prompt = Lengths(lengths.isl, 1.0, lengths.cached)
+    together = min(max(first.batch * first.layout.attention_dp, 1.0), first.layout.attention_dp)
+    return split_deployment(Served(first.replica, first.layout, count, prompt, together), decode, tpot)
+
+
 def simulated_replicas(candidate: Candidate) -> int:
-    """Replicas to simulate: equal ones behave alike, so a few hundred requests in flight are enough."""
+    """Replicas to simulate: equal ones behave alike, so a few hundred requests in flight are enough.
+
+    Pools keep their proportions, so a split whose counts share no factor is simulated whole.
+    """
     per_replica = candidate.per_replica.batch * candidate.layout.attention_dp
-    return max(1, min(candidate.replicas, int(_IN_FLIGHT / max(per_replica, 1e-9))))
+    enough = max(1, min(candidate.replicas, int(_IN_FLIGHT / max(per_replica, 1e-9))))
+    if candidate.mode == "aggregated":
+        return enough
+    common = math.gcd(*(pool.replicas for pool in candidate.pools))
+    unit = candidate.replicas // common
+    return unit * min(common, max(1, round(enough / unit)))
 
 
 def _stream(candidate: Candidate, job: Job, replicas: int) -> OpenStream | ClosedLoop:
@@ -162,11 +181,16 @@ class _Entry:
         return Verdict(self.checked.candidate, performance(self.checked), tuple(notes))
 
 
-def performance(checked: Checked) -> Performance:
-    """The simulated numbers in the shape of the predicted ones, for the whole plan."""
+def performance(checked: Checked) -> Performance | None:
+    """The simulated numbers in the shape of the predicted ones, for the whole plan.
+
+    None for an unstable system, which has no latencies: they would grow with the length of the run.
+    """
     s, c = checked.summary, checked.candidate
+    if not s.stability.stable:
+        return None
     # A stable open loop serves what arrives; counting completions of a short run would add its fill and its noise.
-    served = c.concurrency is None and s.stability.stable
+    served = c.concurrency is None
     rate = c.rate if served else s.requests_per_s * checked.scale
     output = c.output_rate if served else s.output_tokens_per_s * checked.scale
     return Performance(
@@ -180,4 +204,6 @@ def performance(checked: Checked) -> Performance:
 
 
 def _percentiles(statistic: Statistic) -> dict[str, float]:
-    return {name: getattr(statistic, name) for name in STATISTICS}
+    """Seconds by statistic; 0 where no request has one (outputs of one token have no TPOT)."""
+    values = {name: float(getattr(statistic, name)) for name in STATISTICS}
+    return {name: 0.0 if math.isnan(value) else value for name, value in values.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,12 +13,16 @@ from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layout, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
+from planner.serving.pd import Role, handover
+from planner.serving.prefill import prefill_times
 from planner.serving.replica import Replica
+from planner.serving.transfer import TransferOptions
 from planner.simulation.settings import Deployment, EngineSettings, Policy, Pool, Routing
 from planner.simulation.tabulated import TabulatedSteps
 
 # The table continues linearly beyond this context, so longer requests are priced by the last slope.
 _LONGEST = 32_768
+_TRANSFER_KNOTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +37,12 @@ class Served:
     together: float = 1.0
 
 
-def step_model(served: Served) -> TabulatedSteps:
+def step_model(served: Served, *, stages: int = 1) -> TabulatedSteps:
     """Iteration times of one attention rank of a replica, all ranks doing the same.
 
     The times come from ``serving.iteration`` alone; the KV capacity in tokens is that of requests of the asked lengths,
-    so that windows and fixed state count as they do in the memory model.
+    so that windows and fixed state count as they do in the memory model. With ``stages`` an iteration is over when its
+    first stage is free again.
     """
     replica, columns = served.replica, Layouts.of([served.layout], column=False)
 
@@ -43,11 +50,13 @@ def step_model(served: Served) -> TabulatedSteps:
         safe = np.maximum(chunk, 1.0)
         prefix = np.where(chunk > 0, np.maximum(pairs / safe - 0.5 * (chunk + 1.0), 0.0), 0.0)
         work = Work(sequences, context / np.maximum(sequences, 1.0), chunk, prefix, 1.0, served.together)
-        return np.broadcast_to(iteration_seconds(replica, columns, work), sequences.shape)
+        return np.broadcast_to(iteration_seconds(replica, columns, work) / stages, sequences.shape)
 
     budget = memory(replica, columns, served.lengths)
     tokens = floats(served.lengths.decode_context if replica.engine.grows else served.lengths.total)
-    capacity = float(budget.room[0]) / float(floats(budget.request).ravel()[0]) * float(tokens.ravel()[0])
+    # The bytes of a request are those of whole blocks, and the simulation hands out whole blocks again.
+    held = math.ceil(float(tokens.ravel()[0]) / replica.engine.block_tokens) * replica.engine.block_tokens
+    capacity = float(budget.room[0]) / float(floats(budget.request).ravel()[0]) * held
     longest = int(min(max(float(floats(served.lengths.total).ravel()[0]) * 2, 1024), _LONGEST))
     return TabulatedSteps(
         iteration,
@@ -64,6 +73,39 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
     ``tpot`` seconds prices the iterations that pass before a client sees its first token; ``hash_tokens`` tokens per
     hash id of a trace turns the prefix cache on, and routing that looks for it.
     """
+    return Deployment(_pool(served, tpot, hash_tokens))
+
+
+def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
+    """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
+    overhead = float(first_token_overhead(decode.replica.engine, floats(tpot)))
+    first = _pool(prefill, tpot, hash_tokens)
+    # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
+    steps = step_model(prefill, stages=prefill.layout.pp)
+    first = replace(first, steps=steps, stages=1, offset=overhead)
+    moved = transfer_by_tokens(prefill, decode)
+    return Deployment(_pool(decode, tpot, None), first, moved, answers_after_transfer=True)
+
+
+def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float]:
+    """Seconds from the end of the first pipeline stage until the cache of a prompt of so many computed tokens has
+    arrived; tokens of prefix hits travel too.
+    """
+    lengths = decode.lengths
+    share = float((floats(lengths.isl) / lengths.new).ravel()[0])
+    computed = np.geomspace(16.0, 2.0**18, _TRANSFER_KNOTS)
+    sizes = Lengths(computed * share, 1.0, computed * (share - 1.0))
+    sender, receiver = (
+        Role(p.replica, Layouts.of([p.layout], column=False), np.array([float(p.replicas)])) for p in (prefill, decode)
+    )
+    times = prefill_times(prefill.replica, sender.layouts, sizes)
+    link = handover(sender, receiver, sizes, times.chunks, TransferOptions())
+    through = times.own(0.0) * (1.0 - 1.0 / times.stretch)
+    seconds = link.seconds(0.0, times.own(0.0)) + through
+    return lambda tokens: float(np.interp(tokens, computed, seconds))
+
+
+def _pool(served: Served, tpot: float, hash_tokens: int | None) -> Pool:
     engine = served.replica.engine
     settings = EngineSettings(
         policy=Policy(engine.policy),
@@ -72,14 +114,12 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
         prefix_cache=bool(hash_tokens),
         hash_tokens=hash_tokens or engine.block_tokens,
     )
-    return Deployment(
-        Pool(
-            steps=step_model(served),
-            engine=settings,
-            replicas=served.replicas,
-            attention_dp=served.layout.attention_dp,
-            stages=served.layout.pp,
-            routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
-            offset=float(first_token_overhead(engine, floats(tpot))),
-        )
+    return Pool(
+        steps=step_model(served),
+        engine=settings,
+        replicas=served.replicas,
+        attention_dp=served.layout.attention_dp,
+        stages=served.layout.pp,
+        routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
+        offset=float(first_token_overhead(engine, floats(tpot))),
     )

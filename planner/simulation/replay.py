@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from planner.errors import InputError
 from planner.job.job import Job
 from planner.job.traces import Trace
 from planner.job.traffic import Traffic
-from planner.plan import Plan, significant
+from planner.plan import Plan, Pool, significant
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
-from planner.simulation.deploy import Served, deployment
+from planner.simulation.deploy import Served, deployment, split_deployment
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
+from planner.simulation.settings import Deployment
 from planner.simulation.simulator import Run, Stream, simulate
 from planner.simulation.streams import (
     ClosedLoop,
@@ -79,16 +81,17 @@ class Replayed:
 def replay(
     plan: Plan,
     job: Job,
-    replica: Replica,
+    replicas: Sequence[Replica],
     traffic: Traffic,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Replayed:
-    """Simulate all replicas of a plan under ``traffic``. Raises InputError for a trace that cannot be read."""
+    """Simulate all pools of a plan under ``traffic``; ``replicas`` has one for each. Raises InputError for a trace that
+    cannot be read.
+    """
     trace = Trace(traffic.trace) if traffic.trace is not None else None
     lengths = _lengths(job, traffic, cached=trace is None)
-    served = Served(replica, layout_of(plan), plan.pools[0].replicas, lengths)
     hash_tokens = trace.hash_tokens if trace is not None else None
-    deployed = deployment(served, plan.predicted.tpot_ms.mean / 1e3, hash_tokens=hash_tokens)
+    deployed = _deployed(plan, replicas, lengths, hash_tokens)
     started = time.perf_counter()
     stream = _stream(plan, job, lengths, traffic, trace)
     run = simulate(deployed, stream, progress=progress, max_requests=traffic.requests)
@@ -97,9 +100,25 @@ def replay(
     return Replayed(plan, run, summary, time.perf_counter() - started, dropped, bool(job.slo.limits))
 
 
-def layout_of(plan: Plan) -> Layout:
-    """Split of the replicas of a plan."""
-    x = plan.pools[0].layout
+def _deployed(plan: Plan, replicas: Sequence[Replica], lengths: Lengths, hash_tokens: int | None) -> Deployment:
+    tpot = plan.predicted.tpot_ms.mean / 1e3
+    pools = [
+        Served(replica, layout_of(pool), pool.replicas, lengths)
+        for pool, replica in zip(plan.pools, replicas, strict=True)
+    ]
+    if plan.mode == "aggregated" and len(pools) == 1:
+        return deployment(pools[0], tpot, hash_tokens=hash_tokens)
+    if plan.mode != "pd":
+        raise InputError(f"a plan of mode {plan.mode} cannot be replayed", hint="aggregated and pd plans can")
+    ranks = pools[0].layout.attention_dp
+    together = min(max(plan.pools[0].running_batch * ranks, 1.0), ranks)
+    prompt = replace(pools[0], lengths=Lengths(lengths.isl, 1.0, lengths.cached), together=together)
+    return split_deployment(prompt, pools[1], tpot, hash_tokens=hash_tokens)
+
+
+def layout_of(pool: Pool) -> Layout:
+    """Split of the replicas of a pool."""
+    x = pool.layout
     return Layout(x.tp, x.attention_dp, x.pp, x.ep, x.cp)
 
 

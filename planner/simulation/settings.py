@@ -120,8 +120,10 @@ class Deployment:
     serve : the aggregated pool, or the decode pool of a split.
     prefill : the pool that computes prompts, or None.
     transfer : seconds to move the KV of a prompt of so many tokens from the prefill to the decode pool.
+    answers_after_transfer : whether the user gets the first token from the decode pool, once it has the cache.
     """
 
     serve: Pool
     prefill: Pool | None = None
     transfer: Callable[[int], float] = lambda tokens: 0.0
+    answers_after_transfer: bool = False

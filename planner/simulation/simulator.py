@@ -228,6 +228,8 @@ class Simulator:
             return False
         self._serial += 1
         arrives = now + self.deployment.transfer(request.prompt)
+        if self.deployment.answers_after_transfer:
+            request.first_token = arrives
         heappush(self._events, (arrives, self._serial, TRANSFER, request, 0, 0, 0))
         return True
 

@@ -36,6 +36,8 @@ class Stability:
 
     def __str__(self) -> str:
         """One line for the user."""
+        if self.stable and math.isnan(self.offered_per_s):
+            return "stable"
         if self.stable:
             return f"stable at {self.offered_per_s:.4g} requests/s"
         return (

@@ -49,6 +49,9 @@ class TabulatedSteps:
         self._prefixes = [0.0, *_grid(64, max(128, longest), 2)]
         self._contexts = _grid(1, max(2, longest), 1)
         self._curves: dict[int, PiecewiseAffine] = {}
+        # Fine enough that tiles and waves of small batches are not smeared; single steps at the start.
+        self._batches = _grid(1, max(2, max_sequences), 6)
+        self._decode = self._decode_table()
         self._base = self._table(self._sequences, lambda b, c: (b, b, c, c * (c + 1) / 2))
         prefill = self._table(self._prefixes, lambda s, c: (0 * s, 0 * s, c, c * s + c * (c + 1) / 2))
         self._prefix = [[value - first for value, first in zip(row, prefill[0], strict=True)] for row in prefill]
@@ -63,17 +66,29 @@ class TabulatedSteps:
         table: list[list[float]] = seconds.reshape(len(rows), len(self._chunks)).tolist()
         return table
 
+    def _decode_table(self) -> list[list[float]]:
+        """Seconds of pure decodes, rows by batch, columns by mean context; one call of the model for all."""
+        import numpy as np
+
+        batch, context = (axis.ravel() for axis in np.meshgrid(self._batches, self._contexts, indexing="ij"))
+        none = np.zeros_like(batch)
+        seconds = np.asarray(self._iteration(batch, batch * context, none, none), dtype=float)
+        grid = np.maximum.accumulate(seconds.reshape(len(self._batches), len(self._contexts)), axis=1)
+        table: list[list[float]] = grid.tolist()
+        return table
+
     def decode_steps(self, sequences: int) -> PiecewiseAffine:
-        """See StepModel; knots where the mean context is a point of the grid."""
+        """See StepModel; knots where the mean context is a point of the grid, linear between batches of the grid."""
         curve = self._curves.get(sequences)
         if curve is None:
-            import numpy as np
-
-            knots = sequences * np.asarray(self._contexts)
-            none = np.zeros_like(knots)
-            seconds = np.maximum.accumulate(self._iteration(np.full_like(knots, sequences), knots, none, none))
-            slope = float((seconds[-1] - seconds[-2]) / (knots[-1] - knots[-2]))
-            curve = PiecewiseAffine(tuple(knots.tolist()), tuple(seconds.tolist()), slope)
+            batches = self._batches
+            i = min(len(batches) - 2, max(0, bisect_right(batches, sequences) - 1))
+            share = (sequences - batches[i]) / (batches[i + 1] - batches[i])
+            low, high = self._decode[i], self._decode[i + 1]
+            seconds = [(1 - share) * a + share * b for a, b in zip(low, high, strict=True)]
+            knots = [sequences * context for context in self._contexts]
+            slope = (seconds[-1] - seconds[-2]) / (knots[-1] - knots[-2])
+            curve = PiecewiseAffine(tuple(knots), tuple(seconds), slope)
             self._curves[sequences] = curve
         return curve
 
@@ -81,7 +96,8 @@ class TabulatedSteps:
         """See StepModel and the formula of this module."""
         prefix = chunk_pairs / chunk_tokens - 0.5 * (chunk_tokens + 1)
         seconds = _bilinear(self._sequences, self._chunks, self._base, sequences, chunk_tokens)
-        if prefix > 0:
+        if prefix:
+            # Below zero where whole prompts share the chunk: they attend to themselves only, in as much less time.
             seconds += _bilinear(self._prefixes, self._chunks, self._prefix, prefix, chunk_tokens)
         if sequences:
             curve = self.decode_steps(sequences)

@@ -30,6 +30,10 @@ PLAIN: dict[str, Any] = {
 }
 LATENT = {"kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
 EXPERTS = {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+MIXTURE = {"num_local_experts": 8, "num_experts_per_tok": 2}  # experts as wide as intermediate_size
+SHARED = {**EXPERTS, "n_shared_experts": 1}
+SHARED_WIDTH = {**EXPERTS, "shared_expert_intermediate_size": 48}
+AFTER_DENSE = {**SHARED, "first_k_dense_replace": 1}
 LINEAR = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
@@ -39,20 +43,49 @@ LINEAR = {
 }
 MAMBA2 = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1, "mamba_d_conv": 4}
 NEEDED: dict[str, dict[str, Any]] = {
-    **{name: {**LATENT, **EXPERTS} for name in ("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite")},
+    **{name: {**LATENT, **AFTER_DENSE} for name in ("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite")},
+    **dict.fromkeys(("deepseek", "dots1", "glm4_moe"), AFTER_DENSE),
+    **dict.fromkeys(("mixtral", "phimoe", "gpt_oss", "minimax_m2", "granitemoe"), MIXTURE),
     **{
-        name: {**LATENT, **EXPERTS, "index_topk": 8, "index_n_heads": 2, "index_head_dim": 8}
+        name: {**MIXTURE, "head_dim": 16, "layer_types": ["linear_attention", "full_attention"] * 2}
+        for name in ("minimax", "minimax_text_01", "minimax_m1")
+    },
+    "granitemoeshared": {**MIXTURE, "shared_intermediate_size": 48},
+    "hunyuan_v1_moe": {"num_experts": 8, "moe_topk": 2, "num_shared_expert": 1},
+    "mllama": {"cross_attention_layers": [1]},
+    "chatglm": {"multi_query_attention": True, "multi_query_group_num": 2},
+    "opt": {"ffn_dim": 96},
+    **dict.fromkeys(("qwen2_moe", "PanguProMoE"), SHARED_WIDTH),
+    "qwen3_moe": {**EXPERTS, "head_dim": 16},
+    "qwen3_vl_moe": {**EXPERTS, "head_dim": 16, "tie_word_embeddings": False},
+    **{
+        name: {
+            **SHARED,
+            "hybrid_layer_pattern": [0, 1, 1, 0],
+            "moe_layer_freq": [0, 1, 1, 1],
+            "sliding_window": 8,
+            "head_dim": 16,
+            "v_head_dim": 8,
+            "swa_num_attention_heads": 4,
+            "swa_num_key_value_heads": 4,
+            "swa_head_dim": 16,
+            "swa_v_head_dim": 8,
+        }
+        for name in ("mimo_v2", "mimo_v2_flash")
+    },
+    **{
+        name: {**LATENT, **AFTER_DENSE, "index_topk": 8, "index_n_heads": 2, "index_head_dim": 8}
         for name in ("deepseek_v32", "glm_moe_dsa")
     },
     "minicpm3": LATENT,
     "longcat_flash": {**LATENT, **EXPERTS, "zero_expert_num": 4},
     "kimi_linear": {
         **LATENT,
-        **EXPERTS,
+        **AFTER_DENSE,
         "linear_attn_config": {"full_attn_layers": [4], "num_heads": 4, "head_dim": 8},
     },
     "deepseek_v4": {
-        **EXPERTS,
+        **SHARED,
         "num_key_value_heads": 1,
         "head_dim": 16,
         "q_lora_rank": 24,
@@ -63,14 +96,16 @@ NEEDED: dict[str, dict[str, Any]] = {
         "index_head_dim": 8,
         "compress_ratios": [0, 128, 4, 128],
     },
-    **dict.fromkeys(("qwen3_next", "qwen3_5", "qwen3_5_moe"), LINEAR),
+    "qwen3_5": LINEAR,
+    **{name: {**LINEAR, **SHARED_WIDTH} for name in ("qwen3_next", "qwen3_5_moe")},
     "llama4": {
         "num_local_experts": 8,
         "num_experts_per_tok": 1,
         "intermediate_size_mlp": 128,
+        "interleave_moe_layer_step": 1,
         "attention_chunk_size": 8,
     },
-    "ernie4_5_moe": EXPERTS,
+    "ernie4_5_moe": SHARED,
     "arctic": {"num_local_experts": 8, "num_experts_per_tok": 2},
     "nemotron-nas": {
         "block_configs": [
@@ -80,7 +115,7 @@ NEEDED: dict[str, dict[str, Any]] = {
             {"attention": {"n_heads_in_group": 2}, "ffn": {"ffn_mult": 2.0}},
         ]
     },
-    "step3": {"share_q_dim": 32, **EXPERTS, "moe_layers_enum": "1,2"},
+    "step3": {"share_q_dim": 32, **EXPERTS, "share_expert_dim": 32, "moe_layers_enum": "1,2", "head_dim": 16},
     "nemotron_h": {
         "hybrid_override_pattern": "M*-E",
         "mamba_num_heads": 8,
@@ -88,12 +123,20 @@ NEEDED: dict[str, dict[str, Any]] = {
         "ssm_state_size": 16,
         "n_groups": 1,
         **EXPERTS,
+        "moe_shared_expert_intermediate_size": 48,
     },
-    "step3p5": {"moe_num_experts": 8, "moe_top_k": 2, "share_expert_dim": 32, "moe_intermediate_size": 32},
-    "step3p7": {**EXPERTS, "share_expert_dim": 32},
+    "step3p5": {
+        "moe_num_experts": 8,
+        "moe_top_k": 2,
+        "share_expert_dim": 32,
+        "moe_intermediate_size": 32,
+        "layer_types": ["full_attention"] * 4,
+    },
+    "step3p7": {**EXPERTS, "share_expert_dim": 32, "layer_types": ["full_attention"] * 4},
     **{
         name: {
             **EXPERTS,
+            "shared_intermediate_size": 32,
             "dense_intermediate_size": 96,
             "moe_layer_freq": [0, 1, 1, 1],
             "sparse_attention_config": {"sparse_attention_freq": [0, 1, 1, 1], "sparse_block_size": 16},
@@ -105,12 +148,13 @@ NEEDED: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {
         **MAMBA2,
         "layer_types": ["mamba", "attention", "mamba", "mamba"],
+        "num_local_experts": 0,
         "shared_intermediate_size": 64,
     },
-    "falcon_h1": MAMBA2,
+    "falcon_h1": {**MAMBA2, "mamba_d_ssm": 128},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv", "conv"]},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "conv"]},
-    "dbrx": {"ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 8, "moe_top_k": 2}},
+    "lfm2_moe": {**EXPERTS, "num_dense_layers": 2, "layer_types": ["conv", "full_attention", "conv", "conv"]},
+    "dbrx": {"kv_n_heads": 2, "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 8, "moe_top_k": 2}},
 }
 
 
@@ -161,7 +205,13 @@ def test_a_multimodal_wrapper_is_unwrapped_and_passes_on_what_the_inner_part_lac
     [
         ("deepseek_v3", {"first_k_dense_replace": 1, "moe_layer_freq": 1}, [1, 2, 3]),
         ("deepseek_v3", {"moe_layer_freq": [0, 1, 0, 1]}, [1, 3]),
-        ("deepseek_v3", {"mlp_layer_types": ["dense", "sparse", "sparse", "dense"]}, [1, 2]),
+        ("deepseek_v3", {"moe_layer_freq": [0, 1, 0, 1], "first_k_dense_replace": ...}, [1, 3]),
+        (
+            "deepseek_v3",
+            {"mlp_layer_types": ["dense", "sparse", "sparse", "dense"], "first_k_dense_replace": ...},
+            [1, 2],
+        ),
+        ("step3p7", {"mlp_layer_types": ["dense", "sparse", "sparse", "dense"]}, [1, 2]),
         ("qwen3_moe", {**EXPERTS, "decoder_sparse_step": 2, "mlp_only_layers": [3]}, [1]),
         ("llama4", {"interleave_moe_layer_step": 2}, [1, 3]),
         ("jamba", {"expert_layer_period": 2, "expert_layer_offset": 1}, [1, 3]),

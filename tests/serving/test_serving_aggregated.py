@@ -97,7 +97,8 @@ def test_open_loop_points_are_finite_and_decode_faster_than_they_serve(
     kind = replica(ROUTED)
     kind = replace(kind, engine=replace(kind.engine, prefill=engine))
     point = open_loop(kind, one(*layout), array(batch), Lengths(isl, osl))
-    assert float(point.tpot[0]) >= float(point.steps.decode[0]) > 0
+    if osl > 1:  # an answer of one token has no decode
+        assert float(point.tpot[0]) >= float(point.steps.decode[0]) > 0
     assert float(point.prefill_load[0]) >= 0 and np.isfinite(float(point.rate[0]))
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from planner.api import estimate
 from planner.job.points import Point, parse_points, read_points
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 
 COLUMNS = "id,model,gpu,weights,mode,tp,pp,attention_dp,ep,replicas,concurrency,isl,osl"
 

@@ -49,8 +49,11 @@ def grouped(fields: Fields, family: Family, heads: int, kv_heads: int, width: in
     )
 
 
-def latent_attention(fields: Fields, family: Family, index: int) -> LatentAttention:
-    """Build multi-head latent attention, with the sparse indexer where the config has one."""
+def latent_attention(fields: Fields, family: Family, index: int, value_dim: int | None = None) -> LatentAttention:
+    """Build multi-head latent attention, with the sparse indexer where the config has one.
+
+    ``value_dim`` is what the class assumes for the width of values; without it the config must say.
+    """
     query_rank = fields.optional("q_lora_rank") or 0
     kv_rank = fields.count("kv_lora_rank")
     indexer = _indexer(fields, index)
@@ -61,7 +64,7 @@ def latent_attention(fields: Fields, family: Family, index: int) -> LatentAttent
         kv_rank=kv_rank,
         nope_dim=fields.count("qk_nope_head_dim"),
         rope_dim=fields.count("qk_rope_head_dim"),
-        value_dim=fields.count("value_dim"),
+        value_dim=fields.count("value_dim", value_dim),
         indexer=indexer,
         small_parameters=query_rank + kv_rank + norm,
     )
@@ -72,9 +75,23 @@ def _indexer(fields: Fields, index: int) -> SparseIndexer | None:
     top_k = fields.optional("index_topk", minimum=1)
     if top_k is None:
         return None
-    types = fields.items("indexer_types", fields.count("layers"))
-    shared = types is not None and types[index] == "shared"
+    shared = _shares_index(fields, index)
     return SparseIndexer(fields.count("index_n_heads"), fields.count("index_head_dim"), top_k, shared=shared)
+
+
+def _shares_index(fields: Fields, index: int) -> bool:
+    """Say whether a layer takes the choice of the layer before: by a list of kinds, a pattern of F and S, or each
+    n-th layer choosing anew."""
+    types = fields.items("indexer_types", fields.count("layers"))
+    if types is not None:
+        return types[index] == "shared"
+    pattern = fields.text("index_topk_pattern")
+    if pattern:
+        if len(pattern) < fields.count("layers") or set(pattern) - set("FS"):
+            raise InputError(f"{fields.where}: index_topk_pattern is not understood", hint="F or S for each layer")
+        return pattern[index] == "S"
+    offset = fields.count("index_skip_topk_offset", 2, minimum=0)
+    return max(index - offset + 1, 0) % max(fields.count("index_topk_freq", 1, minimum=0), 1) != 0
 
 
 def window_of(fields: Fields, family: Family, index: int) -> int | None:
@@ -82,7 +99,11 @@ def window_of(fields: Fields, family: Family, index: int) -> int | None:
     rule."""
     window = fields.optional("window", minimum=1)
     types = fields.items("layer_types", fields.count("layers"))
-    if window is None or not fields.flag("use_sliding_window", True):
+    if not fields.flag("use_sliding_window", True):
+        return None
+    if window is None and types is not None and types[index] == "sliding_attention":
+        raise fields.missing("window")
+    if window is None:
         return None
     if types is not None:
         return window if types[index] in ("sliding_attention", "chunked_attention") else None
@@ -101,4 +122,4 @@ def every(period: int) -> WindowRule:
 
 def beyond_max_window_layers(fields: Fields, index: int) -> bool:
     """Follow Qwen2: the first ``max_window_layers`` see everything."""
-    return index >= fields.count("max_window_layers", fields.count("layers"), minimum=0)
+    return index >= fields.count("max_window_layers", minimum=0)

@@ -21,6 +21,8 @@ class Family:
     ----------
     mixer, ffn : build the halves of layer ``index``; see attention.py and feedforward.py.
     defaults : values that the class assumes when the config is silent, by canonical or own field name.
+    required : fields that are never assumed, by canonical or own name, with the smallest value allowed; with None
+        a null is legal (see fields.py). Only what the layers of a config really need is asked for.
     norms : normalisations over ``hidden`` in a layer; ``norm_size``: parameters each has per feature (RMS 1,
         LayerNorm 2).
     qk_norm : normalisation of queries and keys: one scale for a head, or one over all heads.
@@ -38,6 +40,7 @@ class Family:
     mixer: Callable[[Fields, Family, int], Mixer | None]
     ffn: Callable[[Fields, Family, int], Ffn | None]
     defaults: Mapping[str, object] = field(default_factory=dict)
+    required: Mapping[str, int | None] = field(default_factory=dict)
     norms: int = 2
     norm_size: int = 1
     qk_norm: Literal["", "head", "full"] = ""

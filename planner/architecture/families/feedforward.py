@@ -60,17 +60,17 @@ def shared_width(fields: Fields, expert_width: int) -> int:
 def has_experts(fields: Fields, index: int) -> bool:
     """Decide whether layer ``index`` has experts, in every convention that hf_fields.md lists."""
     if not fields.optional("experts"):
-        return False
+        return False  # a family that always has experts requires their number, so this is a dense one
     layers = fields.count("layers")
     types = fields.items("mlp_layer_types", layers)
     if types is not None:
         return types[index] == "sparse"
     if index in (fields.items("mlp_only_layers") or ()):
         return False
-    if index < (fields.optional("dense_layers") or 0):
+    listed = isinstance(fields.raw("moe_layer_freq"), list)
+    if (fields.states("dense_layers") or not listed) and index < (fields.optional("dense_layers") or 0):
         return False
-    frequency = fields.raw("moe_layer_freq")
-    if isinstance(frequency, list):
+    if listed:
         return bool((fields.items("moe_layer_freq", layers) or ())[index])
     if index % fields.count("moe_layer_freq", 1):
         return False

@@ -22,6 +22,8 @@ def nemotron_h_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
     names = fields.items("layers_block_type")
     if not pattern and names is not None:
         pattern = [_NEMOTRON_TYPES.get(str(name), name) for name in names]
+    if not pattern and names is None:
+        raise fields.missing("hybrid_override_pattern", "layers_block_type")
     layers = fields.optional("layers") or len(pattern)
     unknown = {str(symbol) for symbol in pattern} - set("M*-E")
     if len(pattern) < layers or not pattern or unknown:
@@ -73,7 +75,10 @@ def jamba_ffn(fields: Fields, family: Family, index: int) -> Ffn:
 def bamba_mixer(fields: Fields, family: Family, index: int) -> Mixer:
     """Build a layer of Bamba or Granite 4: attention where listed, else Mamba 2."""
     listed = fields.items("attn_layer_indices")
-    types = fields.items("layer_types", fields.count("layers")) or fields.items("layers_block_type")
+    layers = fields.count("layers")
+    types = fields.items("layer_types", layers) or fields.items("layers_block_type", layers)
+    if listed is None and types is None:
+        raise fields.missing("attn_layer_indices", "layer_types")
     attention = index in listed if listed is not None else types is not None and types[index] == "attention"
     return grouped_attention(fields, family, index) if attention else mamba2_of_prefix(fields)
 
@@ -82,7 +87,7 @@ def granite_hybrid_ffn(fields: Fields, family: Family, index: int) -> Ffn:
     """Build the feed-forward half of Granite 4: experts with a shared one, or only the shared one."""
     if fields.optional("experts"):
         return experts(fields, family)
-    return dense(Fields({"intermediate_size": fields.count("shared_width")}, fields.where, {}), family, index)
+    return dense(fields.derived({"intermediate_size": fields.count("shared_width")}), family, index)
 
 
 def falcon_h1_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from planner.architecture.families.attention import grouped, grouped_attention, head_dim, latent_attention
 from planner.architecture.families.family import Family
 from planner.architecture.fields import Fields
-from planner.architecture.model import LatentAttention, Linear, LinearAttention, Mamba, Mixer, Part, Shard
+from planner.architecture.model import DenseFfn, LatentAttention, Linear, LinearAttention, Mamba, Mixer, Part, Shard
 from planner.errors import InputError
 
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
@@ -68,6 +68,8 @@ def lightning_or_attention(fields: Fields, family: Family, index: int) -> Mixer:
     """Build a layer of MiniMax-01 and M1: lightning attention, with softmax attention where the config lists
     it."""
     types = fields.items("attn_type_list", fields.count("layers"))
+    if types is None and fields.items("layer_types") is None:
+        raise fields.missing("attn_type_list", "layer_types")
     if types[index] == 1 if types is not None else is_full_attention(fields, index):
         return grouped_attention(fields, family, index)
     heads, width, hidden = fields.count("heads"), head_dim(fields), fields.count("hidden")
@@ -90,6 +92,8 @@ def kimi_delta_or_latent(fields: Fields, family: Family, index: int) -> LinearAt
     attention."""
     config = fields.inner("linear_attn_config")
     full = config.items("full_attn_layers") if config is not None else None
+    if full is None and fields.items("layer_types") is None:
+        raise fields.missing("linear_attn_config", "layer_types")
     # the list counts layers from one
     if index + 1 in full if full is not None else is_full_attention(fields, index):
         return latent_attention(fields, family, index)
@@ -159,7 +163,10 @@ def mamba2_of_prefix(fields: Fields, *, norm: bool = True) -> Mamba:
     """Build the Mamba-2 mixer of Bamba, Falcon-H1 and Granite 4, whose fields start with ``mamba_``."""
     heads = fields.count("mamba_n_heads")
     inner = fields.optional("mamba_d_ssm") or round(fields.number("mamba_expand", 2.0) * fields.count("hidden"))
-    width = fields.optional("mamba_d_head") or inner // heads
+    given = None if fields.raw("mamba_d_head") == "auto" else fields.optional("mamba_d_head", minimum=1)
+    if given is None and inner % heads:
+        raise InputError(f"{fields.where}: {heads} Mamba heads do not divide {inner}", hint="add mamba_d_head")
+    width = given or inner // heads
     return mamba2(
         fields,
         heads=heads,
@@ -177,8 +184,8 @@ def mamba1(fields: Fields) -> Mamba:
     hidden = fields.count("hidden")
     inner = fields.count("mamba_expand", 2) * hidden
     state, kernel = fields.count("mamba_d_state", 16), fields.count("mamba_d_conv", 4)
-    rank = fields.raw("mamba_dt_rank")
-    step_rank = rank if isinstance(rank, int) else -(-hidden // 16)
+    given = None if fields.raw("mamba_dt_rank") == "auto" else fields.optional("mamba_dt_rank", minimum=1)
+    step_rank = given or -(-hidden // 16)
     return Mamba(
         heads=inner,
         head_dim=1,
@@ -199,6 +206,8 @@ def mamba1(fields: Fields) -> Mamba:
 def convolution_or_attention(fields: Fields, family: Family, index: int) -> Mixer:
     """Build a layer of LFM2: a gated short convolution, or attention."""
     full = fields.items("full_attn_idxs")
+    if full is None and fields.items("layer_types") is None:
+        raise fields.missing("full_attn_idxs", "layer_types")
     if index in full if full is not None else is_full_attention(fields, index):
         return grouped_attention(fields, family, index)
     hidden, kernel, bias = fields.count("hidden"), fields.count("conv_L_cache", 3), fields.flag("conv_bias")
@@ -215,3 +224,13 @@ def convolution_or_attention(fields: Fields, family: Family, index: int) -> Mixe
             linear("out", hidden, hidden, Shard.ROW, bias=bias),
         ),
     )
+
+
+def lfm2_ffn(fields: Fields, family: Family, index: int) -> DenseFfn:
+    """Build the block of LFM2, whose class takes two thirds of the width, rounded up, unless told not to."""
+    width = fields.count("width")
+    if fields.flag("block_auto_adjust_ff_dim", True):
+        step = fields.count("block_multiple_of", 256)
+        scaled = int(fields.number("block_ffn_dim_multiplier", 1.0) * int(2 * width / 3))
+        width = max(-(-scaled // step), 1) * step
+    return DenseFfn(width)

@@ -8,7 +8,16 @@ from planner.architecture.families.attention import grouped, grouped_attention, 
 from planner.architecture.families.family import Family
 from planner.architecture.families.feedforward import dense, dense_or_experts, experts, has_experts
 from planner.architecture.fields import Fields
-from planner.architecture.model import Attention, DenseFfn, Ffn, Layer, Mixer, Model, SparseIndexer
+from planner.architecture.model import (
+    Attention,
+    DenseFfn,
+    Ffn,
+    LatentAttention,
+    Layer,
+    Mixer,
+    Model,
+    SparseIndexer,
+)
 from planner.errors import InputError
 
 
@@ -31,8 +40,7 @@ def llama4_ffn(fields: Fields, family: Family, index: int) -> Ffn:
     """Build the block of Llama 4: experts each n-th layer, always with one shared expert of the same
     width."""
     listed = fields.items("moe_layers")
-    step = fields.count("interleave_moe_layer_step", 1)
-    if index in listed if listed else (index + 1) % step == 0:
+    if index in listed if listed else (index + 1) % fields.count("interleave_moe_layer_step") == 0:
         return replace(experts(fields, family), shared_width=fields.count("width"))
     return DenseFfn(fields.count("intermediate_size_mlp"))
 
@@ -73,6 +81,8 @@ def _nas_layer(fields: Fields, family: Family, block: object, index: int) -> Lay
         kv_heads = heads // attention.count("n_heads_in_group")
         window = attention.optional("window_length", minimum=1)
         mixer = grouped(fields, family, heads, kv_heads, head_dim(fields), window)
+    if not ffn.flag("no_op") and not any(map(ffn.states, ("ffn_mult", "intermediate_size"))):
+        raise ffn.missing("ffn_mult")
     # the class rounds two thirds of the multiple of hidden up to a multiple of 256
     width = -(-int(2 * ffn.number("ffn_mult", 0.0) * hidden / 3) // 256) * 256
     block_ffn = None if ffn.flag("no_op") else DenseFfn(ffn.optional("intermediate_size") or width)
@@ -87,17 +97,24 @@ def step3_attention(fields: Fields, family: Family, index: int) -> Attention:
 
 
 def step3_ffn(fields: Fields, family: Family, index: int) -> Ffn:
-    """Build the block of Step-3: experts in the layers that a comma-separated string lists, else all but the
-    first."""
+    """Build the block of Step-3: experts in the layers that a list of kinds or a comma-separated string says, else
+    all but the first."""
+    types = fields.items("mlp_layer_types", fields.count("layers"))
+    if types is not None:
+        return experts(fields, family) if types[index] == "sparse" else dense(fields, family, index)
     listed = fields.text("moe_layers_enum")
-    chosen = {int(part) for part in listed.split(",") if part.strip().isdigit()} if listed else None
-    at = index in chosen if chosen is not None else index >= fields.count("moe_layer_offset", 0, minimum=0)
+    parts = [part.strip() for part in listed.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"{fields.where}: moe_layers_enum is {listed[:40]!r}", hint="layer numbers between commas")
+    at = str(index) in parts if parts else index >= fields.count("moe_layer_offset", minimum=0)
     return experts(fields, family) if at else dense(fields, family, index)
 
 
 def mimo_v2_attention(fields: Fields, family: Family, index: int) -> Attention:
     """Build attention of MiMo-V2: narrower values, and window layers with head counts of their own."""
     pattern = fields.items("hybrid_layer_pattern", fields.count("layers"))
+    if pattern is None and not fields.states("layer_types"):
+        raise fields.missing("hybrid_layer_pattern", "layer_types")
     windowed = pattern[index] == 1 if pattern else window_of(fields, family, index) is not None
     prefix = "swa_" if windowed else ""
     heads = fields.optional(f"{prefix}num_attention_heads") or fields.count("heads")
@@ -116,8 +133,12 @@ def step3p5_attention(fields: Fields, family: Family, index: int) -> Attention:
     other = fields.inner("attention_other_setting") if window is not None else None
     heads = fields.count("heads")
     kv_heads = fields.count("kv_heads", heads)
+    if window is not None and not any(map(fields.states, ("attention_other_setting", "num_sliding_attention_heads"))):
+        raise fields.missing("attention_other_setting", "num_sliding_attention_heads")
     if other is not None:
         heads, kv_heads = other.count("heads", heads), other.count("kv_heads", kv_heads)
+    elif window is not None:
+        heads = fields.count("num_sliding_attention_heads", heads)
     attention = grouped(fields, family, heads, kv_heads, head_dim(fields), window)
     gates = heads * fields.count("hidden")
     return replace(attention, small_parameters=attention.small_parameters + gates)
@@ -125,9 +146,13 @@ def step3p5_attention(fields: Fields, family: Family, index: int) -> Attention:
 
 def minimax_m3_attention(fields: Fields, family: Family, index: int) -> Attention:
     """Build attention of MiniMax-M3: an indexer picks blocks of tokens in the layers that the config lists."""
+    if not any(map(fields.states, ("sparse_attention_config", "layer_types"))):
+        raise fields.missing("sparse_attention_config", "layer_types")
     config = fields.inner("sparse_attention_config") or fields
     frequency = config.items("sparse_attention_freq", fields.count("layers"))
     types = fields.items("layer_types", fields.count("layers"))
+    if frequency is None and types is None:
+        raise config.missing("sparse_attention_freq")
     sparse = bool(frequency[index]) if frequency else types is not None and types[index] == "minimax_m3_sparse"
     attention = grouped_attention(fields, family, index)
     if not sparse:
@@ -162,10 +187,24 @@ def longcat_layers(fields: Fields, family: Family) -> tuple[Layer, ...]:
 def ernie_ffn(fields: Fields, family: Family, index: int) -> Ffn:
     """Build the block of ERNIE 4.5: experts between two layers, each n-th."""
     start = fields.count("moe_layer_start_index", 1, minimum=0)
-    end = fields.optional("moe_layer_end_index")
-    last = fields.count("layers") - 1 if end is None else end
+    end = fields.optional("moe_layer_end_index", minimum=-1)
+    last = fields.count("layers") - 1 if end is None or end == -1 else end
     routed = start <= index <= last and (index + 1) % fields.count("moe_layer_interval", 1) == 0
     return replace(experts(fields, family), router_bias=True) if routed else dense(fields, family, index)
+
+
+def minicpm3_attention(fields: Fields, family: Family, index: int) -> LatentAttention:
+    """Build latent attention of MiniCPM3, whose values are as wide as hidden over heads where the config is
+    silent."""
+    return latent_attention(fields, family, index, head_dim(fields))
+
+
+def plain_embeddings(fields: Fields, family: Family) -> Family:
+    """Refuse embeddings of another width than the layers (OPT-350m): their projections are not modelled."""
+    width = fields.optional("word_embed_proj_dim")
+    if width not in (None, fields.count("hidden")):
+        raise InputError(f"{fields.where}: word_embed_proj_dim of {width} is not modelled", hint="use another model")
+    return family
 
 
 def bloom_finish(fields: Fields, model: Model) -> Model:
@@ -234,11 +273,19 @@ def mpt_ffn(fields: Fields, family: Family, index: int) -> DenseFfn:
 
 def hunyuan_experts(fields: Fields, family: Family, index: int) -> Ffn:
     """Build the block of Hunyuan, whose expert sizes are one number or one per layer."""
-    raw = {name: fields.raw(name) for name in ("moe_topk", "num_shared_expert", "moe_intermediate_size")}
-    one = {name: value[index] if isinstance(value, list) else value for name, value in raw.items()}
-    flat = {"hidden_size": fields.count("hidden"), "intermediate_size": fields.count("width"), **one}
-    flat |= {"num_experts": fields.raw("num_experts"), "num_hidden_layers": fields.count("layers")}
-    return dense_or_experts(Fields(flat, fields.where, {}), family, index)
+    layers = fields.count("layers")
+    own = {
+        "num_experts": "experts",
+        "moe_topk": "top_k",
+        "num_shared_expert": "shared_experts",
+        "moe_intermediate_size": "expert_width",
+    }
+    flat: dict[str, object] = {"num_hidden_layers": layers, "intermediate_size": fields.count("width")}
+    for name, canonical in own.items():
+        several = isinstance(fields.raw(canonical), list) and fields.items(canonical, layers)
+        if several or fields.states(canonical):
+            flat[name] = several[index] if several else fields.raw(canonical)
+    return dense_or_experts(fields.derived(flat), family, index)
 
 
 def arctic_ffn(fields: Fields, family: Family, index: int) -> Ffn:

@@ -1,0 +1,161 @@
+"""A mixture of unequal replicas, written down as a Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from planner.job.job import Job
+from planner.plan import Certificate, Latency, Performance, Plan, Pool, plan_of, significant
+from planner.search.mixed import Menu
+from planner.search.mixture import MixturePlan, MixtureResult, ReplicaCount
+from planner.search.ranking import Candidate, Outcome
+from planner.search.rerate import at_rate
+
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+
+
+def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, fleet: int | None = None) -> Plan:
+    """The plan of a solved mixture; ``fleet`` GPUs there are, None if unlimited.
+
+    With one request class every pool runs at the load that it was given; with several it is shown at its capacity,
+    which is on the safe side. Means are weighted by requests, percentiles are those of the slowest pool.
+    """
+    assert result.plan is not None
+    used = {kind.template for kind in result.plan.replicas}
+    priced = all(c.cost is not None for (template, _), c in menu.candidates.items() if template in used)
+    parts = [_pool_parts(menu, result.plan, kind) for kind in result.plan.replicas]
+    plans = [plan_of(c, 1, Outcome(ranked=[c]), job.slo.percentile) for part in parts for c, _ in part]
+    rates = [rate for part in parts for _, rate in part]
+    predicted = combined([p.predicted for p in plans], rates, result.plan.gpus_total)
+    cost = result.plan.cost if priced else None
+    pools = [_widest(part, job) for part in parts]
+    basis = "modelled" if any(p.basis == "modelled" for p in plans) else "calibrated"
+    band = {key: _scaled(plans[0], key, predicted, job.slo.percentile) for key in plans[0].band}
+    return Plan(
+        rank=rank,
+        mode="aggregated" if len(pools) == 1 else "mixed",
+        gpus=_gpus(result.plan),
+        gpus_total=result.plan.gpus_total,
+        gpus_idle=0 if fleet is None else fleet - result.plan.gpus_total,
+        cost_usd_per_hour=None if cost is None else significant(cost),
+        usd_per_million_output_tokens=None
+        if cost is None
+        else significant(cost / 3600 / max(predicted.output_tok_s, 1e-9) * 1e6),
+        predicted=predicted,
+        simulated=None,
+        notes=_notes(menu, result.plan),
+        pools=pools,
+        certificate=_certificate(result, predicted),
+        basis=basis,
+        band=band,
+    )
+
+
+def _pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[Candidate, float]]:
+    """What one kind of replica serves: a candidate and the requests/s of each class.
+
+    The optimiser assigns classes to pools, which are named after template and region; the replicas of a pool may stand
+    on several offers, and each serves the same share.
+    """
+    name = _pool_name(kind)
+    share = kind.count / sum(other.count for other in plan.replicas if _pool_name(other) == name)
+    rates = {klass: row[name] * share for klass, row in plan.assignment.items() if row.get(name)}
+    if not rates:
+        # Nothing is assigned to spare replicas; they are shown as they would serve the first class they can.
+        rates = {next(klass for template, klass in menu.candidates if template == kind.template): 0.0}
+    found = []
+    for klass, rate in rates.items():
+        candidate = menu.candidates[kind.template, klass]
+        most = candidate.per_replica.rate * kind.count
+        pool = replace(candidate.emitting, replicas=kind.count)
+        whole = replace(candidate, pools=(pool,), rate=most, idle=0)
+        alone = len(menu.classes) == 1 and rate > 0
+        found.append((at_rate(whole, min(rate, most)) if alone else whole, rate))
+    return found
+
+
+def _pool_name(kind: ReplicaCount) -> str:
+    """As the optimiser names pools in its assignment."""
+    return f"{kind.template}@{kind.region}" if kind.region else kind.template
+
+
+def _gpus(plan: MixturePlan) -> dict[str, int]:
+    """GPUs by type: several offers may be of one type."""
+    types = {offer: gpu for kind in plan.replicas for gpu, offer in kind.offers.items()}
+    counts: dict[str, int] = {}
+    for offer, count in plan.gpus.items():
+        if count:
+            counts[types[offer]] = counts.get(types[offer], 0) + count
+    return counts
+
+
+def _widest(part: list[tuple[Candidate, float]], job: Job) -> Pool:
+    """The pool as the class with most requests sees it."""
+    candidate = max(part, key=lambda pair: pair[1])[0]
+    return plan_of(candidate, 1, Outcome(ranked=[candidate]), job.slo.percentile).pools[0]
+
+
+def combined(parts: list[Performance], rates: list[float], gpus: int) -> Performance:
+    """Performance of pools side by side: ``rates`` requests/s each."""
+    total = sum(rates)
+    output = sum(p.output_tok_s * rate / p.request_rate for p, rate in zip(parts, rates, strict=True))
+
+    def together(metric: str) -> Latency:
+        values: Mapping[str, list[float]] = {
+            name: [float(getattr(getattr(p, metric), name)) for p in parts] for name in _STATISTICS
+        }
+        mean = sum(value * rate for value, rate in zip(values["mean"], rates, strict=True)) / total
+        slowest = {name: significant(max(column)) for name, column in values.items() if name != "mean"}
+        return Latency(mean=significant(mean), **slowest)
+
+    return Performance(
+        output_tok_s=significant(output),
+        output_tok_s_per_gpu=significant(output / gpus),
+        request_rate=significant(total),
+        ttft_ms=together("ttft_ms"),
+        tpot_ms=together("tpot_ms"),
+        e2e_ms=together("e2e_ms"),
+    )
+
+
+def _scaled(plan: Plan, key: str, predicted: Performance, percentile: str) -> tuple[float, float]:
+    """The band of a quantity, moved from one pool to the mixture: the same ratios hold."""
+
+    def shown(performance: Performance) -> float:
+        if key == "output_tok_s":
+            return performance.output_tok_s
+        return float(getattr(getattr(performance, key), percentile))
+
+    ratio = shown(predicted) / max(shown(plan.predicted), 1e-12)
+    low, high = plan.band[key]
+    return significant(low * ratio), significant(high * ratio)
+
+
+def _certificate(result: MixtureResult, predicted: Performance) -> Certificate:
+    """The proof of the optimiser; throughput in output tokens/s instead of its multiple of the asked mix."""
+    proof = result.certificate
+    value, bound = proof.value or 0.0, proof.bound or 0.0
+    scale = predicted.output_tok_s / value if proof.objective == "throughput" and value else 1.0
+    return Certificate(
+        objective=proof.objective,
+        value=significant(value * scale),
+        bound=significant(bound * scale),
+        gap=significant(proof.gap or 0.0),
+        status="optimal" if proof.status == "optimal" else "feasible",
+        solver=proof.solver,
+        elapsed_s=round(proof.seconds, 3),
+        rows_checked=proof.rows_checked,
+    )
+
+
+def _notes(menu: Menu, plan: MixturePlan) -> list[str]:
+    """What is rented where a type has several offers, and who serves which class where there are several."""
+    rented = {offer: count for offer, count in plan.gpus.items() if count}
+    notes = [] if set(rented) <= set(_gpus(plan)) else [f"{count} x {offer}" for offer, count in rented.items()]
+    if len(menu.classes) == 1:
+        return notes
+    return notes + [
+        f"{name}: " + ", ".join(f"{rate:.3g}/s on {pool}" for pool, rate in sorted(row.items()) if rate > 0)
+        for name, row in plan.assignment.items()
+    ]

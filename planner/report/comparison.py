@@ -1,0 +1,115 @@
+"""Fleets side by side: table, JSON, YAML or Markdown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from planner.comparison import Comparison, Entry
+from planner.job.comparing import ComparisonRequest
+from planner.plan import significant
+from planner.report.emit import emit
+from planner.report.formats import rows_text, yaml_text
+from planner.report.plans import latency, layout_text
+
+
+def emit_comparison(found: Comparison, asked: ComparisonRequest, output: str, out: Sequence[Path] | None) -> int:
+    """Print and save a comparison; give the exit code: 1 when no given fleet can do the job."""
+    percentile = asked.job.slo.percentile
+
+    def render(form: str) -> str:
+        match form:
+            case "json":
+                return json.dumps(record(found), indent=2, ensure_ascii=False) + "\n"
+            case "yaml":
+                return yaml_text(record(found))
+            case "md":
+                return rows_text([_row(entry, percentile) for entry in found.entries], "md")
+            case _:
+                return _text(found, asked, percentile)
+
+    emit(render, output, out)
+    if found.winner:
+        return 0
+    sys.stderr.write(f"error: {found.why}\n")
+    return 1
+
+
+def record(found: Comparison) -> dict[str, Any]:
+    """The stable JSON of ``planner compare``."""
+    return {
+        "fleets": [
+            {
+                "fleet": entry.fleet,
+                "given": entry.given,
+                "plan": None if entry.plan is None else entry.plan.model_dump(mode="json"),
+                "reason": entry.reason,
+            }
+            for entry in found.entries
+        ],
+        "marginal_value": [
+            {
+                "gpu": m.gpu,
+                "usd_per_hour": significant(m.usd_per_hour),
+                "output_tok_s": significant(m.output_rate),
+            }
+            for m in found.marginal
+        ],
+        "winner": found.winner,
+        "why": found.why,
+        "bucketing": found.bucketing,
+    }
+
+
+def _row(entry: Entry, percentile: str) -> dict[str, Any]:
+    plan = entry.plan
+    if plan is None:
+        return dict.fromkeys(_columns(percentile)) | {"fleet": entry.fleet, "replicas": entry.reason}
+    perf, proof = plan.predicted, plan.certificate
+    values = (
+        entry.fleet,
+        " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
+        ", ".join(f"{p.replicas} x {layout_text(p)} {p.weights} on {p.gpu}" for p in plan.pools),
+        _tidy(perf.output_tok_s),
+        _tidy(perf.request_rate),
+        _tidy(latency(perf, "ttft_ms", percentile)),
+        _tidy(latency(perf, "tpot_ms", percentile)),
+        plan.cost_usd_per_hour if plan.cost_usd_per_hour is None else round(plan.cost_usd_per_hour, 2),
+        _tidy(plan.usd_per_million_output_tokens),
+        "proved" if proof.status == "optimal" else f"gap {proof.gap:.2%}",
+    )
+    return dict(zip(_columns(percentile), values, strict=True))
+
+
+def _columns(percentile: str) -> tuple[str, ...]:
+    return (
+        "fleet", "GPUs", "replicas", "tok/s", "req/s", f"TTFT {percentile} ms", f"TPOT {percentile} ms", "$/h",
+        "$/M tok", "optimum",
+    )  # fmt: skip
+
+
+def _text(found: Comparison, asked: ComparisonRequest, percentile: str) -> str:
+    lines = [rows_text([_row(entry, percentile) for entry in found.entries], "table").rstrip("\n"), ""]
+    if found.why:
+        lines.append(found.why[0].upper() + found.why[1:])
+    if found.marginal:
+        rows = [
+            {
+                "one more": m.gpu,
+                "saves $/h": _tidy(m.usd_per_hour) if asked.job.workload.rate is not None else None,
+                "adds tok/s": _tidy(m.output_rate),
+            }
+            for m in found.marginal
+        ]
+        lines += ["", "What one more GPU is worth beside all the others (exact re-solve)"]
+        lines.append(rows_text(rows, "table").strip("\n"))
+    if found.bucketing:
+        lines += ["", found.bucketing]
+    return "\n".join(lines) + "\n"
+
+
+def _tidy(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")

@@ -1,0 +1,147 @@
+"""What one pool of a split can do, layout by layout, and which layouts are worth combining.
+
+A prefill layout is what it costs (GPUs), what it carries (requests/s of a busy replica), how long one prompt takes and
+how fast its cache leaves; a decode layout what it carries within the TPOT limit, how fast it decodes and receives. A
+layout falls out when copies of another one on the same GPUs, a whole number of them, are at least as good in all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.job.slo import Slo
+from planner.search.candidates import Family
+from planner.search.supply import Supply
+from planner.serving.decode import DecodeTable, decode_rate
+from planner.serving.latency import slots_needed, z_score
+from planner.serving.layout import Array, BoolArray, Layout, Layouts
+from planner.serving.lengths import Lengths
+from planner.serving.prefill import PrefillTimes, prefill_times
+
+_LOADS = np.concatenate([np.linspace(0.02, 0.9, 23), 1.0 - np.geomspace(0.08, 0.005, 9)])
+_BISECTIONS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillPool:
+    """Layouts of one family that may compute prompts, [n]; ``times`` as columns [n, 1]."""
+
+    supply: Supply
+    available: int
+    family: Family
+    times: PrefillTimes
+
+    @property
+    def gpus(self) -> Array:
+        """GPUs of a replica, [n]."""
+        return gpus_of(self.family)
+
+    @property
+    def capacity(self) -> Array:
+        """Requests/s of one busy replica, [n]."""
+        return np.broadcast_to(self.times.capacity, (len(self.family.layouts), 1))[:, 0]
+
+    def rates(self, counts: Array, slack: Array, statistic: str) -> Array:
+        """Requests/s of one replica, [n, counts, d], at which wait and prefill use up ``slack`` seconds [n, d]."""
+        load = _LOADS[None, None, :]
+        rate = self.capacity[:, None, None] * load
+        columns = self.times.rows(np.arange(len(self.gpus)), 2)
+        spent = columns.wait(rate, counts[None, :, None], statistic) + columns.own(rate)
+        fits = spent[:, :, :, None] <= slack[:, None, None, :]
+        last = fits.cumprod(axis=2).sum(axis=2) - 1
+        index = np.maximum(last, 0)
+        return np.where(last >= 0, self.capacity[:, None, None] * _LOADS[index], 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodePool:
+    """Layouts of one family that may decode, [n], each at the largest batch that keeps the TPOT limit."""
+
+    supply: Supply
+    available: int
+    family: Family
+    batch: Array
+    tpot: Array
+    rate: Array
+    alone: Array
+
+    @property
+    def gpus(self) -> Array:
+        """GPUs of a replica, [n]."""
+        return gpus_of(self.family)
+
+
+def gpus_of(family: Family) -> Array:
+    """GPUs of a replica of every layout."""
+    return np.array([float(layout.gpus) for layout in family.layouts])
+
+
+def prefill_pool(supply: Supply, available: int, family: Family) -> PrefillPool:
+    """Evaluate every layout as a prefill replica and keep the undominated ones."""
+    times = prefill_times(family.replica, family.columns, family.lengths)
+    shape = (len(family.layouts), 1)
+    capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0)))
+    nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
+    kept = undominated(gpus_of(family), capacity, [alone, -nics])
+    few = family.only([family.layouts[i] for i in kept])
+    return PrefillPool(supply, available, few, times.rows(kept, 1))
+
+
+def decode_pool(supply: Supply, available: int, family: Family, slo: Slo, lengths: Lengths) -> DecodePool | None:
+    """Evaluate every layout as a decode replica at its largest allowed batch; None where no layout keeps the limit."""
+    flat = Layouts.of(family.layouts, column=False)
+    slots = np.broadcast_to(family.memory.slots, (len(family.layouts), 1))[:, 0]
+    table = DecodeTable.of(family.replica, flat, float(slots.max()), lengths)
+    limit = _tpot_limit(slo, lengths)
+    ones = np.ones_like(slots)
+    alone = table.at(ones)
+
+    def allowed(batch: Array) -> BoolArray:
+        tpot = table.at(batch)
+        slope = np.maximum(tpot - alone, 0.0) / np.maximum(batch, 1.0)
+        seen = tpot + z_score(slo.percentile) * np.sqrt(batch) * slope
+        return (slots_needed(batch, slo.percentile) <= slots) & (seen <= limit)
+
+    low, high = np.full_like(slots, 0.02), slots.copy()
+    possible = allowed(low)
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        ok = allowed(middle)
+        low, high = np.where(ok, middle, low), np.where(ok, high, middle)
+    if not possible.any():
+        return None
+    tpot = table.at(low)
+    rate = np.where(possible, decode_rate(flat, low, tpot, lengths), 0.0)
+    nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
+    kept = [i for i in undominated(gpus_of(family), rate, [alone, -nics]) if possible[i]]
+    few = family.only([family.layouts[i] for i in kept])
+    return DecodePool(supply, available, few, low[kept], tpot[kept], rate[kept], alone[kept])
+
+
+def _tpot_limit(slo: Slo, lengths: Lengths) -> float:
+    """Seconds per token that the TPOT limit and the end-to-end limit leave."""
+    by_e2e = np.inf if slo.e2e is None else slo.e2e / float(lengths.decodes.ravel()[0])
+    return float(min(slo.tpot or np.inf, by_e2e))
+
+
+def undominated(gpus: Array, rate: Array, smaller: list[Array]) -> list[int]:
+    """Rows that no whole number of copies of another row replaces: as many GPUs or fewer, at least the rate, and no
+    criterion of ``smaller`` larger. Of equal rows the first stays."""
+    copies = np.floor(gpus[:, None] / gpus[None, :] + 1e-9)  # of column j in the GPUs of row i
+    better = (copies >= 1) & (copies * rate[None, :] >= rate[:, None] * (1 - 1e-9))
+    equal = gpus[:, None] == gpus[None, :]
+    equal &= np.isclose(rate[:, None], rate[None, :], rtol=1e-9)
+    for values in smaller:
+        better &= values[None, :] <= values[:, None] * np.where(values[:, None] < 0, 1 - 1e-9, 1 + 1e-9)
+        equal &= np.isclose(values[:, None], values[None, :], rtol=1e-9)
+    order = np.arange(len(gpus))
+    beaten = better & np.where(equal, order[None, :] < order[:, None], True)
+    np.fill_diagonal(beaten, False)
+    return [int(i) for i in np.flatnonzero(~beaten.any(axis=1))]
+
+
+def name_of(family: Family, layout: Layout) -> str:
+    """How the ledger calls one side of a split."""
+    return f"{family.replica.accelerator.id} {layout} {family.replica.weights}"

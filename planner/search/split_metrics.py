@@ -1,0 +1,180 @@
+"""Matched pools at their exact operating point: from replica counts to candidates."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.job.job import Job
+from planner.search.candidates import GpuMemory, Metrics, lengths_of
+from planner.search.pools import DecodePool, PrefillPool, name_of
+from planner.search.ranking import Candidate, Outcome, Role, Share
+from planner.search.reject import Rejected
+from planner.serving.latency import STATISTICS, e2e
+from planner.serving.layout import Array, Layout, Layouts
+from planner.serving.memory import Memory
+from planner.serving.pd import Role as PoolRole
+from planner.serving.pd import SplitFlow, SplitLoop, closed_split, open_split
+from planner.serving.replica import Replica
+
+# Where the closed form of the pair search was a little too good, a little less load keeps the limits.
+_LEVELS = (1.0, 0.97, 0.92, 0.85, 0.7, 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Prefill layout ``i`` and decode layout ``j`` of two pools with replica counts, the rate they may carry, and the
+    score of the pair search (smaller is better)."""
+
+    prefill: PrefillPool
+    decode: DecodePool
+    i: int
+    j: int
+    n_prefill: int
+    n_decode: int
+    rate: float
+    score: float
+
+    @property
+    def layouts(self) -> tuple[Layout, Layout]:
+        """Layouts of both pools."""
+        return self.prefill.family.layouts[self.i], self.decode.family.layouts[self.j]
+
+    @property
+    def name(self) -> str:
+        """How the ledger calls it; orders equal scores."""
+        first, second = self.layouts
+        return (
+            f"prefill {name_of(self.prefill.family, first)} x{self.n_prefill}, "
+            f"decode {name_of(self.decode.family, second)} x{self.n_decode}"
+        )
+
+
+def roles_of(
+    prefill: Replica, decode: Replica, rows: Sequence[tuple[Layout, Layout, int, int]]
+) -> tuple[PoolRole, PoolRole]:
+    """Rows of (prefill layout, decode layout, prefill replicas, decode replicas) as two pools."""
+    first = Layouts.of([row[0] for row in rows], column=False)
+    second = Layouts.of([row[1] for row in rows], column=False)
+    counts = np.array([row[2:] for row in rows], dtype=float).reshape(-1, 2)
+    return PoolRole(prefill, first, counts[:, 0]), PoolRole(decode, second, counts[:, 1])
+
+
+def _grouped(matches: Sequence[Match]) -> Iterator[tuple[list[Match], tuple[PoolRole, PoolRole]]]:
+    groups: dict[tuple[int, int], list[Match]] = defaultdict(list)
+    for match in matches:
+        groups[id(match.prefill), id(match.decode)].append(match)
+    for members in groups.values():
+        rows = [(*m.layouts, m.n_prefill, m.n_decode) for m in members]
+        yield members, roles_of(members[0].prefill.family.replica, members[0].decode.family.replica, rows)
+
+
+def open_matches(matches: Sequence[Match], job: Job, outcome: Outcome) -> list[Candidate]:
+    """Poisson arrivals: each match at its rate, or a little below where that misses a limit."""
+    found = []
+    levels = _LEVELS if job.workload.rate is None else _LEVELS[:1]
+    for members, roles in _grouped(matches):
+        rates = np.array([m.rate for m in members])
+        best: dict[int, Candidate] = {}
+        for level in levels:
+            flow = open_split(*roles, rates * level, lengths_of(job.workload))
+            table = state_metrics(flow)
+            for index, metrics in enumerate(table):
+                if index in best:
+                    continue
+                missed = _missed(metrics, flow, index, job)
+                if missed is None:
+                    best[index] = _candidate(members[index], metrics, flow, index, job)
+                elif level == levels[-1]:
+                    outcome.rejections.add(replace(missed, candidate=members[index].name))
+        found += list(best.values())
+    return found
+
+
+def closed_matches(matches: Sequence[Match], job: Job, outcome: Outcome) -> list[Candidate]:
+    """A closed loop: constant requests in flight over both pools."""
+    assert job.workload.concurrency is not None
+    found = []
+    for members, roles in _grouped(matches):
+        concurrency = np.full(len(members), job.workload.concurrency)
+        loop = closed_split(*roles, concurrency, lengths_of(job.workload))
+        for index, metrics in enumerate(state_metrics(loop)):
+            missed = _missed(metrics, None, index, job)
+            if missed is None:
+                found.append(_candidate(members[index], metrics, loop, index, job))
+            else:
+                outcome.rejections.add(replace(missed, candidate=members[index].name))
+    return found
+
+
+def state_metrics(state: SplitFlow | SplitLoop) -> list[Metrics]:
+    """What users measure, row by row."""
+    rows, osl = len(state.rate), state.lengths.osl
+    ttft = {s: np.broadcast_to(state.ttft(s), (rows,)) for s in STATISTICS}
+    tpot = {s: np.broadcast_to(state.tpot(s), (rows,)) for s in STATISTICS}
+    total = {s: e2e(ttft[s], tpot[s], osl) for s in STATISTICS}
+    rate = state.rate / state.roles[1].count
+
+    def at(table: Mapping[str, Array], i: int) -> dict[str, float]:
+        return {s: float(v[i]) for s, v in table.items()}
+
+    return [
+        Metrics(float(rate[i]), float(state.batch[i]), 1.0, at(ttft, i), at(tpot, i), at(total, i)) for i in range(rows)
+    ]
+
+
+def _missed(metrics: Metrics, flow: SplitFlow | None, index: int, job: Job) -> Rejected | None:
+    """Why a row cannot be used, or None."""
+    if flow is not None and not np.isfinite(flow.batch[index]):
+        return Rejected("decode pool cannot carry the rate", "", "more slots", f"{flow.memory.slots[index]:.0f}", 1.0)
+    seen = {"ttft": metrics.ttft, "tpot": metrics.tpot, "e2e": metrics.e2e}
+    p = job.slo.percentile
+    over = {m: seen[m][p] / limit for m, limit in job.slo.limits.items() if not seen[m][p] <= limit}
+    if not over:
+        return None if np.isfinite(metrics.ttft[p]) else Rejected("prefill pool overloaded", "", "more", "less", 1.0)
+    worst = max(over, key=lambda m: over[m])
+    need = f"{seen[worst][p] * 1e3:.4g} ms"
+    return Rejected(
+        f"misses {worst} at this load", "", need, f"a limit of {job.slo.limits[worst] * 1e3:.4g} ms", over[worst] - 1
+    )
+
+
+def _candidate(match: Match, metrics: Metrics, state: SplitFlow | SplitLoop, row: int, job: Job) -> Candidate:
+    (first, second), (computing, decoding) = match.layouts, running(state, row)
+
+    def share(
+        role: Role, pool: PrefillPool | DecodePool, layout: Layout, count: int, batch: float, held: Memory
+    ) -> Share:
+        replica, price = pool.family.replica, pool.supply.price
+        return Share(role, replica, layout, count, batch, _row(held.slots, row), gpu_memory(held, row), price)
+
+    pools = (
+        share("prefill", match.prefill, first, match.n_prefill, computing, state.prefill.memory),
+        share("decode", match.decode, second, match.n_decode, decoding, state.memory),
+    )
+    there = {pool.supply.accelerator.id: pool.supply.count for pool in (match.prefill, match.decode)}
+    return Candidate(
+        pools, sum(there.values()) - sum(pool.gpus for pool in pools), metrics.rate * match.n_decode,
+        job.workload.osl, metrics, lengths_of(job.workload), job.workload.concurrency,
+    )  # fmt: skip
+
+
+def running(state: SplitFlow | SplitLoop, row: int) -> tuple[float, float]:
+    """Requests in work per attention rank of both pools (Little's law on the prefill)."""
+    prefill = state.roles[0]
+    share = state.rate / prefill.count
+    computing = share * state.prefill.own(share) / prefill.layouts.attention_dp
+    return _row(computing, row), _row(state.batch, row)
+
+
+def gpu_memory(memory: Memory, row: int) -> GpuMemory:
+    """Bytes on the fullest GPU of one row."""
+    return GpuMemory(_row(memory.weights, row), _row(memory.activations, row), _row(memory.request, row))
+
+
+def _row(values: Array, row: int) -> float:
+    flat = np.ravel(values)
+    return float(flat[row] if flat.size > 1 else flat[0])

@@ -1,0 +1,227 @@
+"""Prefill and decode pools of their own, matched at whole replica counts.
+
+For every pair of undominated layouts and every number of prefill replicas, the decode replicas worth looking at are
+those that just fail and just manage to take what the prefill pool delivers, and all that the fleet has left: between
+them the rate does not rise and the cost does not fall. The best count of each pair is then evaluated exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.job.job import Job
+from planner.search.candidates import Family, lengths_of
+from planner.search.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
+from planner.search.ranking import Candidate, Outcome
+from planner.search.reject import Rejected
+from planner.search.split_metrics import Match, closed_matches, open_matches
+from planner.search.supply import Supply, objective_of
+from planner.serving.latency import first_token_overhead
+from planner.serving.layout import Array, Layouts
+from planner.serving.pd import Role, handover
+from planner.serving.transfer import TransferOptions
+
+Members = list[tuple[Supply, int, Family]]
+_COUNTS = 64
+_CLOSED_COUNTS = 5
+_KEPT = 48
+_KEPT_CLOSED = 1500
+_LINK_SHARE = 0.95
+
+
+def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candidate]:
+    """All pairs of a prefill and a decode pool that keep the limits, on one GPU type or two."""
+    lengths = lengths_of(job.workload)
+    senders = [prefill_pool(*member) for member in members]
+    receivers = [pool for m in members if (pool := decode_pool(*m, job.slo, lengths)) is not None]
+    matches: list[Match] = []
+    for prefill in senders:
+        for decode in receivers:
+            if prefill.family.replica.kv == decode.family.replica.kv:
+                matches += _matches(prefill, decode, job, outcome)
+    matches.sort(key=lambda match: (match.score, match.name))
+    if job.workload.concurrency is not None:
+        return closed_matches(matches[:_KEPT_CLOSED], job, outcome)
+    return open_matches(matches[:_KEPT], job, outcome)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Replica counts [prefill layouts, prefill counts, decode layouts, decode choices] and the rate of each."""
+
+    prefill: PrefillPool
+    decode: DecodePool
+    n_prefill: Array
+    n_decode: Array
+    rate: Array
+    valid: np.ndarray
+
+    @property
+    def gpus(self) -> tuple[Array, Array]:
+        """GPUs of both pools."""
+        g_prefill, g_decode = self.prefill.gpus[:, None, None, None], self.decode.gpus[None, None, :, None]
+        return self.n_prefill * g_prefill, self.n_decode * g_decode
+
+
+def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome) -> Iterator[Match]:
+    grid = _grid(prefill, decode, job)
+    if grid is None:
+        return
+    outcome.points += grid.rate.size
+    outcome.candidates += len(prefill.gpus) * len(decode.gpus)
+    score = np.where(grid.valid, _score(grid, job), np.inf)
+    if not np.isfinite(score).any():
+        _record(grid, job, outcome)
+    shape = np.broadcast_shapes(grid.rate.shape, score.shape)
+    counts = [np.broadcast_to(x, shape) for x in (grid.n_prefill, grid.n_decode, grid.rate)]
+    every = job.workload.concurrency is not None
+    for i, j in np.ndindex(shape[0], shape[2]):
+        table = score[i, :, j, :]
+        order = np.argwhere(np.isfinite(table)) if every else [np.unravel_index(table.argmin(), table.shape)]
+        for a, b in order:
+            if np.isfinite(table[a, b]):
+                n_prefill, n_decode, rate = (float(x[i, a, j, b]) for x in counts)
+                yield Match(prefill, decode, i, j, int(n_prefill), int(n_decode), rate, float(table[a, b]))
+
+
+def _grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> _Grid | None:
+    same = prefill.supply.accelerator.id == decode.supply.accelerator.id
+    most = int((prefill.available - (decode.gpus.min() if same else 0)) // prefill.gpus.min())
+    if most < 1 or decode.available < decode.gpus.min():
+        return None
+    closed = job.workload.concurrency is not None
+    counts = _thinned(most, _CLOSED_COUNTS if closed else _COUNTS)
+    slack, links = _slack(prefill, decode, job)
+    per_replica = prefill.rates(counts, slack, job.slo.percentile)[:, :, :, None]
+    n_prefill = counts[None, :, None, None]
+    delivered = per_replica * n_prefill
+    left = decode.available - (n_prefill * prefill.gpus[:, None, None, None] if same else 0.0)
+    room = np.floor(left / decode.gpus[None, None, :, None] + 1e-9)
+    each = _decode_rate(decode, job)[None, None, :, None]
+    n_decode = _decode_counts(delivered, each, room, job)
+    rate = np.minimum(np.minimum(delivered, n_decode * each), _link_rate(links, n_prefill, n_decode))
+    valid = (n_decode >= 1) & (n_decode <= room) & (rate > 0)
+    valid &= n_prefill * prefill.gpus[:, None, None, None] <= prefill.available
+    grid = _Grid(prefill, decode, n_prefill, n_decode, rate, valid)
+    return _within_budget(_at_least(grid, job), job)
+
+
+def _thinned(most: int, kept: int) -> Array:
+    """1 to ``most``, thinned geometrically where there are more than ``kept``; always with ``most``."""
+    if most <= kept:
+        return np.arange(1.0, most + 1.0)
+    return np.unique(np.round(np.geomspace(1, most, kept)))
+
+
+def _decode_counts(delivered: Array, each: Array, room: Array, job: Job) -> Array:
+    """Decode replicas to look at, along a new last axis."""
+    if job.workload.concurrency is not None:
+        return np.asarray(np.maximum(np.floor(room * np.array([1.0, 0.5, 0.25, 0.1, 0.0])), 1.0))
+    asked = job.workload.rate
+    matched = (delivered if asked is None else np.minimum(delivered, asked)) / np.maximum(each, 1e-300)
+    choices = [np.floor(matched), np.ceil(matched * (1 - 1e-9)), room, np.ones_like(matched)]
+    together = np.concatenate(np.broadcast_arrays(*choices), axis=-1)
+    return np.asarray(np.clip(together, 1.0, np.maximum(room, 1.0)))
+
+
+def _decode_rate(decode: DecodePool, job: Job) -> Array:
+    """Requests/s of one decode replica [d]: the most, or one request per rank where latency alone counts."""
+    if objective_of(job) != "latency" or job.workload.rate is not None:
+        return decode.rate
+    ranks = np.array([float(layout.attention_dp) for layout in decode.family.layouts])
+    alone = ranks / (lengths_of(job.workload).decodes * decode.alone)
+    return np.asarray(np.minimum(alone, decode.rate))
+
+
+def _slack(prefill: PrefillPool, decode: DecodePool, job: Job) -> tuple[Array, tuple[Array, Array]]:
+    """Seconds [p, d] that the TTFT limit leaves for wait and prefill, and requests/s of one replica's links [p, d]."""
+    lengths, ones = lengths_of(job.workload), np.ones((1, 1))
+    row = Layouts.of(decode.family.layouts)
+    across = Layouts(*(x.reshape(1, -1) for x in (row.tp, row.attention_dp, row.pp, row.ep)))
+    # Two replicas of a fleet may lie anywhere: their caches cross the network unless the whole plan shares a domain.
+    far = np.full((1, 1), 1e9)
+    sender, receiver = (
+        Role(prefill.family.replica, prefill.family.columns, ones),
+        Role(decode.family.replica, across, far),
+    )
+    link = handover(sender, receiver, lengths, prefill.times.chunks, TransferOptions())
+    own = prefill.times.own(0.0)
+    exposed = link.seconds(0.0, own)
+    tpot = decode.tpot[None, :]
+    overhead = first_token_overhead(decode.family.replica.engine, tpot) + tpot
+    limits = [x for x in (job.slo.ttft, job.slo.e2e) if x is not None]
+    slack = np.broadcast_to(min(limits, default=np.inf) - overhead - exposed, exposed.shape)
+    ranks = prefill.family.columns.attention_dp / link.sending.egress, across.attention_dp / link.sending.ingress
+    return slack, (np.broadcast_to(ranks[0], exposed.shape), np.broadcast_to(ranks[1], exposed.shape))
+
+
+def _link_rate(links: tuple[Array, Array], n_prefill: Array, n_decode: Array) -> Array:
+    egress, ingress = (x[:, None, :, None] for x in links)
+    return np.asarray(_LINK_SHARE * np.minimum(egress * n_prefill, ingress * n_decode))
+
+
+def _at_least(grid: _Grid, job: Job) -> _Grid:
+    """With an asked rate: only what carries it, at exactly that rate. The fewest GPUs are one replica of each."""
+    valid, rate = grid.valid, grid.rate
+    asked = job.workload.rate
+    if asked is not None:
+        valid = valid & (rate >= asked * (1 - 1e-9))
+        rate = np.where(rate >= asked * (1 - 1e-9), asked, rate)
+    elif objective_of(job) == "gpus" and job.workload.concurrency is None:
+        valid = valid & (grid.n_prefill == 1) & (grid.n_decode == 1)
+    return _Grid(grid.prefill, grid.decode, grid.n_prefill, grid.n_decode, rate, valid)
+
+
+def _within_budget(grid: _Grid, job: Job) -> _Grid:
+    prices = grid.prefill.supply.price, grid.decode.supply.price
+    if job.budget is None or prices[0] is None or prices[1] is None:
+        return grid
+    gpus = grid.gpus
+    valid = grid.valid & (gpus[0] * prices[0] + gpus[1] * prices[1] <= job.budget * (1 + 1e-12))
+    return _Grid(grid.prefill, grid.decode, grid.n_prefill, grid.n_decode, grid.rate, valid)
+
+
+def _score(grid: _Grid, job: Job) -> Array:
+    """What the objective makes of a count, smaller is better; ties go to fewer GPUs."""
+    first, second = grid.gpus
+    gpus, rate = first + second, np.maximum(grid.rate, 1e-300)
+    prices = grid.prefill.supply.price, grid.decode.supply.price
+    cost = gpus * 1e3 if prices[0] is None or prices[1] is None else first * prices[0] + second * prices[1]
+    objective = objective_of(job)
+    if job.workload.concurrency is not None and objective in ("cost", "gpus"):
+        return np.asarray(cost if objective == "cost" else gpus + 0.0 * rate)
+    match objective:
+        case "throughput":
+            return np.asarray(-rate * (1 - 1e-9 * gpus))
+        case "cost":
+            return np.asarray(cost / rate)
+        case "gpus":
+            return np.asarray(gpus - rate * 1e-9)
+        case "energy":
+            power = [pool.supply.accelerator.power for pool in (grid.prefill, grid.decode)]
+            return np.asarray((first * power[0] + second * power[1]) / rate)
+        case _:
+            return _idle_latency(grid, job) + 1e-9 * gpus - 1e-12 * rate
+
+
+def _idle_latency(grid: _Grid, job: Job) -> Array:
+    own = grid.prefill.times.own(0.0)[:, :, None, None]
+    tokens = lengths_of(job.workload).decodes
+    return np.asarray(own + tokens * grid.decode.alone[None, None, :, None] + 0.0 * grid.rate)
+
+
+def _record(grid: _Grid, job: Job, outcome: Outcome) -> None:
+    """No count of any pair works: say which comes nearest."""
+    names = f"prefill {grid.prefill.supply.accelerator.id}, decode {grid.decode.supply.accelerator.id}"
+    pairs = len(grid.prefill.gpus) * len(grid.decode.gpus)
+    best = float(grid.rate.max(initial=0.0))
+    if best <= 0:
+        need, have = "a prompt computed and moved within the limits", "no pair of layouts that does"
+        outcome.rejections.add(Rejected("split misses ttft even when idle", names, need, have, 1.0), pairs)
+        return
+    asked = job.workload.rate or best
+    need, have = f"{asked:.4g} requests/s from the fleet", f"{best:.4g} requests/s"
+    outcome.rejections.add(Rejected("fleet too small to split", names, need, have, asked / best - 1), pairs)

@@ -1,0 +1,50 @@
+"""A decode pool: prompts arrive computed, so iterations carry nothing but running requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from planner.serving.iteration import Work, iteration_seconds
+from planner.serving.layout import Array, Layouts, floats
+from planner.serving.lengths import Lengths
+from planner.serving.replica import Replica
+
+_KNOTS = 24
+
+
+def decode_seconds(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> Array:
+    """D(B): seconds of one iteration with ``batch`` running requests per attention rank, which is their TPOT."""
+    work = Work(sequences=floats(batch) / layouts.pp, context=lengths.decode_context)
+    return iteration_seconds(replica, layouts, work)
+
+
+def decode_rate(layouts: Layouts, batch: ArrayLike, tpot: ArrayLike, lengths: Lengths) -> Array:
+    """Requests/s of one replica, by Little's law: ranks * B / ((osl-1) * D(B))."""
+    return floats(batch) * layouts.attention_dp / (lengths.decodes * floats(tpot))
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTable:
+    """D(B) of every row [rows] on a geometric grid of batches, linear in between."""
+
+    knots: Array
+    seconds: Array
+
+    @classmethod
+    def of(cls, replica: Replica, layouts: Layouts, largest: float, lengths: Lengths) -> DecodeTable:
+        """Tabulate flat ``layouts`` [rows] up to ``largest`` requests per attention rank."""
+        rows = len(layouts.tp)
+        knots = np.geomspace(1.0, max(largest, 2.0), _KNOTS)
+        seconds = decode_seconds(replica, layouts.column(), knots[None, :], lengths.column(rows))
+        return cls(knots, np.broadcast_to(seconds, (rows, _KNOTS)))
+
+    def at(self, batch: Array) -> Array:
+        """D at ``batch`` [rows]; below the first knot the first is taken."""
+        rows = np.arange(len(self.seconds))
+        right = np.clip(np.searchsorted(self.knots, batch), 1, _KNOTS - 1)
+        low, high = self.knots[right - 1], self.knots[right]
+        share = np.clip((batch - low) / (high - low), 0.0, 1.0)
+        return np.asarray(self.seconds[rows, right - 1] * (1 - share) + self.seconds[rows, right] * share)

@@ -1,0 +1,223 @@
+"""Prefill and decode on GPUs of their own: two pools, a KV transfer between them, one steady state.
+
+TTFT = front end + wait for a prefill replica + own prefill + exposed transfer + wait for a decode slot, and the decode
+iterations that pass before the client sees the token; TPOT = D(B), since no prompt interrupts a decode iteration.
+Everything in flight is somewhere: N = X * (TTFT + (osl-1) * D(B)), B = X * (osl-1) * D(B) / ranks (Little).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from planner.job.slo import QUANTILE
+from planner.serving.decode import DecodeTable, decode_rate
+from planner.serving.latency import first_token_overhead, wait, z_score
+from planner.serving.layout import Array, BoolArray, Layouts, floats
+from planner.serving.lengths import Lengths
+from planner.serving.memory import Memory, memory
+from planner.serving.prefill import PrefillTimes, prefill_times
+from planner.serving.replica import Replica
+from planner.serving.transfer import (
+    Transfer,
+    TransferOptions,
+    exposed_seconds,
+    pieces_of,
+    request_kv_bytes,
+    transfer,
+)
+
+_BISECTIONS = 60
+# Above this load of the prefill pool its queue holds what the loop leaves over.
+_LIMITED = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Replicas of one pool, one element per row."""
+
+    replica: Replica
+    layouts: Layouts
+    count: Array
+
+    @property
+    def gpus(self) -> Array:
+        """GPUs of the pool."""
+        return self.count * self.layouts.gpus
+
+
+def one_domain(prefill: Role, decode: Role) -> Array:
+    """Whether both pools share one scale-up domain, so that KV needs no NIC."""
+    same = prefill.replica.accelerator.id == decode.replica.accelerator.id
+    return np.asarray(same & (prefill.gpus + decode.gpus <= prefill.replica.topology.domain_size))
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """From a computed prompt to a decode slot: seconds on the wire, what of them is exposed, loads of the links."""
+
+    sending: Transfer
+    pieces: Array
+    ranks_sending: Array
+    ranks_receiving: Array
+
+    def seconds(self, rate: ArrayLike, prefill: ArrayLike) -> Array:
+        """Mean exposed seconds at ``rate`` requests/s of the deployment, the wait for the fuller NIC included; inf
+        when a link carries more than it can."""
+        egress = wait(floats(rate) * self.sending.egress / self.ranks_sending, self.sending.egress, "mean")
+        ingress = wait(floats(rate) * self.sending.ingress / self.ranks_receiving, self.sending.ingress, "mean")
+        return exposed_seconds(self.sending.seconds + np.maximum(egress, ingress), prefill, self.pieces)
+
+    @property
+    def capacity(self) -> Array:
+        """Requests/s at which the first link is full."""
+        return np.minimum(self.ranks_sending / self.sending.egress, self.ranks_receiving / self.sending.ingress)
+
+
+def handover(prefill: Role, decode: Role, lengths: Lengths, chunks: Array, options: TransferOptions) -> Handover:
+    """Links between two pools. All prompt tokens travel, prefix hits too; attention ranks send side by side."""
+    size = request_kv_bytes(decode.replica, lengths.isl) / options.compression
+    sending = transfer(
+        prefill.replica, decode.replica, prefill.layouts, decode.layouts, size, inside=one_domain(prefill, decode)
+    )
+    return Handover(
+        sending, pieces_of(prefill.replica, chunks, options),
+        prefill.count * prefill.layouts.attention_dp, decode.count * decode.layouts.attention_dp,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SplitLoop:
+    """Steady state of a closed loop, [rows]; where ``fits`` is false the other members mean nothing.
+
+    ``batch`` running decodes per attention rank; ``rate`` requests/s; ``limited`` whether the prefill pool is what
+    holds the loop up.
+    """
+
+    prefill: PrefillTimes
+    memory: Memory
+    batch: Array
+    mean_tpot: Array
+    roles: tuple[Role, Role]
+    lengths: Lengths
+    rate: Array
+    mean_ttft: Array
+    limited: BoolArray
+
+    @property
+    def fits(self) -> Array:
+        """Whether weights and one request fit in both pools."""
+        return np.logical_and(self.memory.fits, self.prefill.memory.fits)
+
+    def ttft(self, statistic: str) -> Array:
+        """Seconds from arrival to first token.
+
+        Where a pool is the bottleneck the queue before it is as long as the loop is deep, the same for everybody; a
+        wait that is only chance has the spread of an open queue.
+        """
+        share, replicas = self.rate / self.roles[0].count, self.roles[0].count
+        chance = self.prefill.wait(share, replicas, "mean")
+        spread = self.prefill.wait(share, replicas, statistic) - chance
+        return self.mean_ttft + np.where(self.limited, 0.0, spread)
+
+    def tpot(self, statistic: str) -> Array:
+        """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody."""
+        return self.mean_tpot
+
+
+def closed_split(
+    prefill: Role, decode: Role, concurrency: Array, lengths: Lengths, options: TransferOptions | None = None
+) -> SplitLoop:
+    """Steady state with ``concurrency`` requests in flight over the whole deployment; arguments have shape [rows].
+
+    Bisection on the running batch B: it fixes the rate, the rate fixes the waits. A prefill pool or a link at its limit
+    lets its wait grow until everybody is accounted for; what finds no decode slot waits for one.
+    """
+    times = prefill_times(prefill.replica, prefill.layouts, lengths)
+    budget = memory(decode.replica, decode.layouts, lengths)
+    link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
+    ranks = decode.count * decode.layouts.attention_dp
+    most = np.maximum(np.minimum(concurrency / ranks, np.maximum(budget.slots, 1.0)), 1e-6)
+    table = DecodeTable.of(decode.replica, decode.layouts, float(most.max()), lengths)
+
+    def state(batch: Array) -> tuple[Array, Array, Array]:
+        tpot = table.at(batch)
+        rate = decode_rate(decode.layouts, batch, tpot, lengths) * decode.count
+        share = rate / prefill.count
+        # An arrival meets the others, not itself: one request alone never waits.
+        queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
+        own = times.own(share)
+        ttft = first_token_overhead(decode.replica.engine, tpot) + queue + own + link.seconds(rate, own)
+        return tpot, rate, ttft
+
+    low, high = np.full_like(most, 1e-9), most.copy()
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        tpot, rate, ttft = state(middle)
+        enough = rate * (ttft + lengths.decodes * tpot) >= concurrency
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    tpot, rate, ttft = state(low)
+    waiting = np.maximum(concurrency / rate - lengths.decodes * tpot - ttft, 0.0)
+    limited = rate / prefill.count > _LIMITED * times.capacity
+    return SplitLoop(times, budget, low, tpot, (prefill, decode), lengths, rate, ttft + waiting, limited)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFlow:
+    """Steady state under Poisson arrivals at ``rate`` requests/s of the deployment, [rows].
+
+    ``batch`` running decodes per attention rank, beyond reach (inf) where the pool cannot carry the rate; ``mean_tpot``
+    seconds; ``slope`` what a further running request adds to an iteration.
+    """
+
+    prefill: PrefillTimes
+    memory: Memory
+    link: Handover
+    roles: tuple[Role, Role]
+    lengths: Lengths
+    rate: Array
+    batch: Array
+    mean_tpot: Array
+    slope: Array
+
+    @property
+    def exposed(self) -> Array:
+        """Seconds between the end of a prefill and the arrival of its cache, beyond what the prefill hides."""
+        return self.link.seconds(self.rate, self.prefill.own(self.rate / self.roles[0].count))
+
+    def ttft(self, statistic: str) -> Array:
+        """Overhead + wait and prefill + exposed transfer + what is left of the decode iteration that it has to join."""
+        share, replicas = self.rate / self.roles[0].count, self.roles[0].count
+        joining = self.mean_tpot * (0.5 if statistic == "mean" else QUANTILE[statistic])
+        overhead = first_token_overhead(self.roles[1].replica.engine, self.mean_tpot)
+        computed = self.prefill.wait(share, replicas, statistic) + self.prefill.own(share)
+        return overhead + computed + self.exposed + joining
+
+    def tpot(self, statistic: str) -> Array:
+        """TPOT of the request at a percentile: only the Poisson fluctuation of the batch moves it."""
+        return self.mean_tpot + z_score(statistic) * np.sqrt(self.batch) * self.slope
+
+
+def open_split(
+    prefill: Role, decode: Role, rate: Array, lengths: Lengths, options: TransferOptions | None = None
+) -> SplitFlow:
+    """Both pools at ``rate`` requests/s [rows]: bisection on the table of D(B) finds the batch that carries it."""
+    times = prefill_times(prefill.replica, prefill.layouts, lengths)
+    budget = memory(decode.replica, decode.layouts, lengths)
+    link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
+    top = np.maximum(np.broadcast_to(budget.slots, rate.shape), 1.0)
+    table = DecodeTable.of(decode.replica, decode.layouts, float(top.max()), lengths)
+    per_replica = rate / decode.count
+    low, high = np.zeros_like(top), top.copy()
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        enough = decode_rate(decode.layouts, middle, table.at(middle), lengths) >= per_replica
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    tpot = table.at(high)
+    carried = decode_rate(decode.layouts, high, tpot, lengths) >= per_replica * (1 - 1e-9)
+    slope = np.maximum(tpot - table.at(np.ones_like(high)), 0.0) / np.maximum(high, 1.0)
+    return SplitFlow(
+        times, budget, link, (prefill, decode), lengths, rate, np.where(carried, high, np.inf), tpot, slope
+    )  # fmt: skip

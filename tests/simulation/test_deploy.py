@@ -1,0 +1,124 @@
+"""What the simulation runs is the costed replica: its iteration times, its memory, its engine's rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planner_cases import one, plain_engine, replica, tiny
+
+from planner.serving.engine import load_engine
+from planner.serving.iteration import Work, iteration_seconds
+from planner.serving.layout import Layout
+from planner.serving.lengths import Lengths
+from planner.serving.memory import memory
+from planner.simulation.deploy import Served, deployment, step_model
+from planner.simulation.settings import Policy, Routing
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+
+
+def served(model: str = LLAMA, *layout: int, isl: float = 1000, osl: float = 200, **changes: object) -> Served:
+    return Served(replica(model), Layout(*(layout or (1,))), 1, Lengths(isl, osl), **changes)  # type: ignore[arg-type]
+
+
+def seconds(case: Served, **work: float) -> float:
+    layout = case.layout
+    columns = one(layout.tp, layout.attention_dp, layout.pp, layout.ep)
+    return float(np.ravel(iteration_seconds(case.replica, columns, Work(prefilling=case.together, **work)))[0])
+
+
+@pytest.mark.parametrize("layout", [(1,), (2,), (1, 1, 2)])
+@pytest.mark.parametrize("sequences", [1, 3, 128])
+@pytest.mark.parametrize("context", [1, 512, 2048])
+def test_a_decode_step_takes_what_the_cost_model_says(layout, sequences, context):
+    """Batches and contexts that are knots of the table (two and one to an octave): no interpolation error."""
+    case = served(LLAMA, *layout)
+    exact = seconds(case, sequences=sequences, context=context)
+    assert step_model(case).decode_steps(sequences)(sequences * context) == pytest.approx(exact, rel=2e-3)
+
+
+def test_between_the_knots_a_decode_step_is_off_by_a_thousandth():
+    case = served()
+    for sequences, context in ((5, 700), (100, 1500), (77, 300)):
+        found = step_model(case).decode_steps(sequences)(sequences * context)
+        assert found == pytest.approx(seconds(case, sequences=sequences, context=context), rel=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [1, 256, 2048, 8192])
+@pytest.mark.parametrize("prefix", [0, 64, 512])
+def test_a_prefill_step_takes_what_the_cost_model_says(chunk, prefix):
+    """Chunks and prefixes on the grid; the pairs of a chunk behind a prefix are c*s + c(c+1)/2."""
+    case = served()
+    pairs = chunk * prefix + chunk * (chunk + 1) / 2
+    exact = seconds(case, chunk=chunk, prefix=prefix)
+    assert step_model(case).mixed(0, 0.0, chunk, pairs) == pytest.approx(exact, rel=1e-9)
+
+
+def test_a_mixed_step_is_the_cost_models_to_a_few_percent():
+    """Decodes and chunk are tabulated with one token of context, the rest is added: not exact, but close."""
+    case = served()
+    for sequences, context, chunk in ((64, 1024, 512), (128, 512, 2048), (8, 4096, 1024)):
+        exact = seconds(case, sequences=sequences, context=context, chunk=chunk)
+        found = step_model(case).mixed(sequences, sequences * context, chunk, chunk * (chunk + 1) / 2)
+        assert found == pytest.approx(exact, rel=0.05)
+
+
+def test_ranks_that_prefill_together_slow_each_other_down_as_in_the_cost_model():
+    alone = served("deepseek-ai/DeepSeek-R1", 1, 8, 1, 8)
+    together = replace(alone, together=8.0)
+    for case in (alone, together):
+        exact = seconds(case, chunk=2048)
+        assert step_model(case).mixed(0, 0.0, 2048, 2048 * 2049 / 2) == pytest.approx(exact, rel=1e-9)
+    assert seconds(together, chunk=2048) > seconds(alone, chunk=2048)
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_kv_tokens_are_the_room_over_the_bytes_of_a_token(grows):
+    """The tiny model keeps 2 (K, V) x 2 heads x 16 x 2 bytes = 128 bytes a token, whatever the lengths."""
+    small = replica(tiny(), engine=plain_engine(grows=grows))
+    lengths = Lengths(60, 70)  # a mean context of 95 and a whole of 130 tokens: no whole blocks, which must not matter
+    room = float(memory(small, one(1), lengths).room.ravel()[0])
+    found = step_model(Served(small, Layout(1), 1, lengths)).kv_tokens
+    assert found == pytest.approx(room / 128, abs=2)
+    assert step_model(Served(small, Layout(1), 1, Lengths(501, 33))).kv_tokens == pytest.approx(found, rel=1e-6)
+
+
+def test_sliding_windows_let_more_tokens_of_long_requests_fit():
+    """Half the layers of gpt-oss keep 128 tokens: the longer a request, the fewer bytes a token costs."""
+    short, long = (step_model(served("openai/gpt-oss-20b", isl=isl, osl=10)).kv_tokens for isl in (91, 8027))
+    # Contexts of 96 and 8032 tokens: of 8032, half the layers keep all and half 128, so 8032 * 2 / (8032 + 128).
+    assert long / short == pytest.approx(8032 * 2 / (8032 + 128), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [("vllm", Policy.VLLM), ("sglang", Policy.SGLANG), ("trtllm", Policy.TRTLLM_NO_EVICT)],
+)
+def test_the_engine_decides_the_rules(name, policy):
+    engine = load_engine(name)
+    case = replace(served(), replica=replica(LLAMA, engine=engine), replicas=3)
+    pool = deployment(case, tpot=0.02).serve
+    assert (pool.engine.policy, pool.replicas) == (policy, 3)
+    assert (pool.engine.token_budget, pool.engine.block_tokens) == (engine.chunk_tokens, engine.block_tokens)
+    assert pool.steps.max_sequences == engine.max_sequences
+    assert (pool.engine.prefix_cache, pool.routing) == (False, Routing.LEAST_LOADED)
+    # Before the client sees its first token, the engine's front end and some decode iterations pass.
+    assert pool.offset == pytest.approx(engine.offset + engine.decode_steps * 0.02)
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
+@pytest.mark.parametrize("hash_tokens", [16, 512])
+def test_hash_ids_of_a_trace_turn_the_prefix_cache_on(name, hash_tokens):
+    """16 tokens per id in Bailian traces, 512 in Mooncake's: both are whole blocks of every engine."""
+    case = replace(served(), replica=replica(LLAMA, engine=load_engine(name)))
+    pool = deployment(case, tpot=0.02, hash_tokens=hash_tokens).serve
+    assert (pool.engine.prefix_cache, pool.engine.hash_tokens) == (True, hash_tokens)
+    assert pool.routing is Routing.PREFIX_AWARE
+
+
+def test_attention_ranks_and_stages_reach_the_pool():
+    pool = deployment(served("deepseek-ai/DeepSeek-R1", 1, 8, 1, 8), tpot=0.02).serve
+    assert (pool.attention_dp, pool.stages) == (8, 1)
+    assert deployment(served(LLAMA, 1, 1, 2), tpot=0.02).serve.stages == 2
