@@ -3,8 +3,8 @@
 The same figures as other scorers of this kind: absolute percentage errors |predicted - measured|/measured, and the
 quality of decisions. For every set of measured layouts and loads of one (model, GPU, precision, engine, lengths) and
 four TPOT targets, 15 % above the quartiles of the measured ones, the planner picks the point of highest predicted
-throughput that it predicts to keep the target; the quality is the measured throughput of its pick over the best that kept the
-target, times target/TPOT where the pick misses it.
+throughput that it predicts to keep the target; the quality is the measured throughput of its pick over the best that
+kept the target, times target/TPOT where the pick misses it.
 """
 
 from __future__ import annotations

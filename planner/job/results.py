@@ -1,8 +1,8 @@
 """Results of load tests, in the forms that load generators write, as rows of a points file with measured columns.
 
 Read are ``vllm bench serve --save-result`` (one JSON object), SGLang ``bench_serving --output-file`` (JSON lines),
-aiperf and genai-perf (``profile_export_*.json``, with units), guidellm (``benchmarks.json``) and a points CSV. What a tool does
-not record, the layout above all, comes from options (`Deployment`).
+aiperf and genai-perf (``profile_export_*.json``, with units), guidellm (``benchmarks.json``) and a points CSV. What a
+tool does not record, the layout above all, comes from options (`Deployment`).
 """
 
 from __future__ import annotations

@@ -243,3 +243,21 @@ def test_better_hardware_is_never_slower(
     }
     for what, device_ in better.items():
         assert seconds(kind.on(device_, kind.efficiency), layout, **work) <= base * (1 + 1e-9), what
+
+
+def test_ranks_wait_for_the_last_of_them_in_every_collective() -> None:
+    model = tiny(2)
+    kinds = [replica(model, gpu(), engine=plain_engine(collective_wait=wait)) for wait in (0.0, 1e-3)]
+    for tp, doublings in ((1, 0), (2, 1), (4, 2)):
+        before, after = (
+            float(np.ravel(iteration_ledger(kind, one(tp), Work(sequences=1, context=1)).total)[0]) for kind in kinds
+        )
+        # two collectives in each of two layers
+        assert after - before == pytest.approx(4 * doublings * 1e-3)
+
+
+def test_iterations_that_carry_prompts_take_longer_than_their_kernels() -> None:
+    plain, ragged = (replica(tiny(2), gpu(), engine=plain_engine(chunk_slowdown=x)) for x in (1.0, 1.1))
+    for work, factor in ((Work(sequences=4, context=9), 1.0), (Work(sequences=4, context=9, chunk=64), 1.1)):
+        seconds = [float(np.ravel(iteration_ledger(kind, one(1), work).total)[0]) for kind in (plain, ragged)]
+        assert seconds[1] == pytest.approx(factor * seconds[0])
