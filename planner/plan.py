@@ -346,14 +346,7 @@ def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
             mode=mode,
             plan=", ".join(str(pool) for pool in c.pools),
             value=significant(objective_value(c, outcome.objective, percentile)),
-            terms={
-                "decode rate of a decoding GPU": significant(
-                    c.rate / sum(pool.gpus for pool in c.pools if pool.role != "prefill")
-                ),
-                "GPUs that decode": float(sum(pool.gpus for pool in c.pools if pool.role != "prefill")),
-                "TTFT": significant(c.per_replica.ttft[percentile] * 1e3),
-                "TPOT": significant(c.per_replica.tpot[percentile] * 1e3),
-            },
+            terms={name: significant(value) for name, value in c.terms(percentile).items()},
         )
         for mode, c in best.items()
     ]
