@@ -338,17 +338,15 @@ def plan_file(
 
 def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
     """The best candidate of each mode, best mode first."""
-    best: dict[str, Candidate] = {}
-    for candidate in outcome.ranked:
-        best.setdefault(candidate.mode, candidate)
+    best = {c.mode: c for c in reversed(outcome.ranked)}
+    leading = sorted(best.items(), key=lambda item: outcome.ranked.index(item[1]))
     return [
         ModeRow(
-            mode=mode,
-            plan=", ".join(str(pool) for pool in c.pools),
+            mode=mode, plan=", ".join(str(pool) for pool in c.pools),
             value=significant(objective_value(c, outcome.objective, percentile)),
             terms={name: significant(value) for name, value in c.terms(percentile).items()},
-        )
-        for mode, c in best.items()
+        )  # fmt: skip
+        for mode, c in leading
     ]
 
 
