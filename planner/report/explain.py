@@ -54,8 +54,7 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
 def explain_pool(pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
     """What fills the memory of a pool and where its time goes; a pool that runs one phase has the times of that."""
     explained = {
-        "pool": f"{pool_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, "
-        f"engine {pool.engine}",
+        "pool": f"{pool_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, engine {pool.engine}",
         "role": pool.role,
         "memory": pool.memory.model_dump(),
         "max_batch": pool.max_batch,
