@@ -12,7 +12,9 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
+from planner.commands import register
 from planner.errors import InputError, PlannerError
+from planner.report.completion import complete_fleet, complete_gpu, complete_model
 from planner.version import __version__
 
 app = typer.Typer(
@@ -31,9 +33,10 @@ app.add_typer(catalog_app, name="catalog")
 ModelArg = Annotated[
     str,
     typer.Argument(
-        help="Catalog name, alias, or path of a Hugging Face config.json or its folder.", show_default=False
+        help="Catalog name, alias, or path of a Hugging Face config.json or its folder.", show_default=False,
+        autocompletion=complete_model,
     ),
-]
+]  # fmt: skip
 PlanArg = Annotated[Path, typer.Argument(help="File written by planner search --out.", show_default=False)]
 RankOption = Annotated[int, typer.Option("--plan", help="Rank of the plan in the file.")]
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="table, json, yaml, csv or md.")]
@@ -94,7 +97,12 @@ def _root(
 @app.command()
 def search(
     model: ModelArg,
-    fleet: Annotated[str, typer.Option("--fleet", help="GPUs there are: h100-sxm:16[,l40s:8].", show_default=False)],
+    fleet: Annotated[
+        str,
+        typer.Option(
+            "--fleet", help="GPUs there are: h100-sxm:16[,l40s:8].", show_default=False, autocompletion=complete_fleet
+        ),
+    ],
     isl: IslOption = None,
     osl: OslOption = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Open loop: requests to carry, for example 20/s.")] = None,
@@ -122,6 +130,7 @@ def search(
     simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
     simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.", min=0)] = 0,
+    report: Annotated[Path | None, typer.Option("--report", help="Also write a report: one HTML file.")] = None,
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -135,8 +144,10 @@ def search(
     """
     from planner.api import search as run
     from planner.report.emit import check_formats, emit_plans
+    from planner.report.html_file import check_report, emit_report
 
     check_formats(output, out)
+    check_report(report)
     job = _job(
         model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit,
         ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, objective=objective, modes=modes, weights=weights, kv=kv,
@@ -145,12 +156,13 @@ def search(
     with _progress() as progress:
         found = run(job, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress, argv=sys.argv[1:])
     emit_plans(found, output, out)
+    emit_report(found, report, _catalogs(catalog, assume_arch))
 
 
 @app.command()
 def estimate(
     model: Annotated[str | None, typer.Argument(help="Model, unless --from is given.", show_default=False)] = None,
-    gpu: Annotated[str | None, typer.Option("--gpu", help="GPU type.")] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="GPU type.", autocompletion=complete_gpu)] = None,
     points: Annotated[
         Path | None, typer.Option("--from", help="CSV of configurations; one prediction per row.")
     ] = None,
@@ -477,6 +489,9 @@ def catalog_prices(
     from planner.report.listing import list_prices
 
     emit_rows(list_prices(_catalogs(catalog), gpu), output)
+
+
+register(app)
 
 
 def _list_or_show(action: str | None, name: str | None, output: str, listing: Any, show: Any) -> None:

@@ -23,7 +23,7 @@ from planner.job.fleets import FleetSpec
 from planner.job.job import Job
 from planner.job.points import Point
 from planner.job.traffic import Traffic
-from planner.plan import PlanFile, Pool, plan_file, sha256
+from planner.plan import Plan, PlanFile, Pool, plan_file, sha256, significant
 from planner.search.mixed import UNPRICED
 from planner.search.mixture import Offer
 from planner.search.ranking import Outcome
@@ -35,8 +35,9 @@ from planner.serving.estimated import Estimate
 from planner.serving.precision import kv_default
 from planner.serving.profile import Profile
 from planner.serving.replica import KV_BYTES, Replica
-from planner.simulation.check import recheck
+from planner.simulation.check import PROBLEM, recheck
 from planner.simulation.replay import Replayed, replay
+from planner.unequal import unequal_plan
 
 _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
@@ -140,22 +141,53 @@ def search(
     engine = load_engine(job.engine, catalogs.folders)
     supplies = [catalogs.calibrated(supply, model, engine) for supply in catalogs.supplies(job.fleet)]
     outcome = search_candidates(model, engine, supplies, job, progress)
-    if not outcome.ranked:
+    mixture = unequal_plan(model, engine, supplies, job, outcome)
+    if not outcome.ranked and mixture is None:
         raise no_plan(outcome.rejections.rows())
     require_rankable(outcome, job)
     ranked = recheck(outcome, job, progress) if job.simulate_top else [(c, None) for c in outcome.ranked]
-    return plan_file(
+    file = plan_file(
         job, outcome, ranked, elapsed=time.perf_counter() - started, catalog_sha256=catalogs.hardware.sha256,
         model_sha256=sha256(distill(model)), warnings=doubts(model, job), argv=argv,
     )  # fmt: skip
+    if mixture is None or (file.plans and not _beats(mixture, file.plans[0])):
+        return file
+    return with_first(file, mixture, job.top, time.perf_counter() - started)
+
+
+def _beats(mixture: Plan, best: Plan) -> bool:
+    """Whether a mixture still leads after the simulation of both."""
+    failed = any(note.startswith(PROBLEM) for note in mixture.notes)
+    if failed != any(note.startswith(PROBLEM) for note in best.notes):
+        return not failed
+    if mixture.certificate.objective == "cost":
+        return (mixture.cost_usd_per_hour or 0.0) < (best.cost_usd_per_hour or float("inf"))
+    return mixture.predicted.output_tok_s > best.predicted.output_tok_s
+
+
+def _behind(plan: Plan, best: Plan) -> Plan:
+    """A plan one rank lower, its certificate at its distance to the best."""
+    ours, theirs = plan.predicted.output_tok_s, best.predicted.output_tok_s
+    if best.certificate.objective == "cost" and plan.cost_usd_per_hour and best.cost_usd_per_hour:
+        ours, theirs = plan.cost_usd_per_hour, best.cost_usd_per_hour
+    gap = significant(abs(ours / theirs - 1))
+    proof = plan.certificate.model_copy(update={"gap": gap, "status": "feasible"})
+    return plan.model_copy(update={"rank": plan.rank + 1, "certificate": proof})
+
+
+def with_first(file: PlanFile, plan: Plan, top: int, elapsed: float) -> PlanFile:
+    """The same file with a better plan in front; the certificates of the others refer to its value."""
+    others = [_behind(p, plan) for p in file.plans[: top - 1]]
+    info = file.search.model_copy(update={"elapsed_s": round(elapsed, 3), "feasible": file.search.feasible + 1})
+    return file.model_copy(update={"plans": [plan, *others], "search": info})
 
 
 def require_rankable(outcome: Outcome, job: Job) -> None:
     """Refuse an objective that was asked for but whose facts are missing. Raises InputError."""
     names = ", ".join(sorted({c.replica.accelerator.id for c in outcome.ranked}))
-    if job.objective == "cost" and all(c.cost is None for c in outcome.ranked):
+    if job.objective == "cost" and outcome.ranked and all(c.cost is None for c in outcome.ranked):
         raise InputError(f"--objective cost: no price is known of {names}", hint="add one with --catalog, see docs/")
-    if job.objective == "energy" and all(c.replica.accelerator.power <= 0 for c in outcome.ranked):
+    if job.objective == "energy" and outcome.ranked and all(c.replica.accelerator.power <= 0 for c in outcome.ranked):
         raise InputError(f"--objective energy: no power is known of {names}", hint="add tdp_w with --catalog")
 
 

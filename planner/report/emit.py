@@ -15,6 +15,7 @@ from planner.job.points import write_predictions
 from planner.plan import PlanFile, to_json
 from planner.report.formats import FORMATS, Row, record_text, rows_text, yaml_text
 from planner.report.plans import plan_rows, plans_text
+from planner.report.plot import pareto_text
 from planner.serving.estimated import Estimate
 
 _SUFFIXES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".md": "md", ".txt": "table"}
@@ -81,6 +82,7 @@ def emit_plans(found: PlanFile, output: str, out: Sequence[Path] | None) -> None
     for warning in found.search.warnings:
         sys.stderr.write(f"warning: {warning}\n")
     if output == "table":
+        sys.stdout.write(pareto_text(found) if sys.stdout.isatty() else "")
         where = (
             f"; saved to {', '.join(str(path) for path in out)}"
             if out

@@ -12,62 +12,93 @@ from pydantic import ValidationError
 from planner.api import Catalogs, replica_of_pool, search
 from planner.errors import InputError, PlannerError
 from planner.job.job import Job
-from planner.plan import Plan, PlanFile
+from planner.plan import Plan, PlanFile, Pool
 from planner.report.emit import emit
 from planner.report.formats import rows_text
-from planner.report.plans import layout_text, plan_rows
+from planner.report.modes import compare_modes
+from planner.report.plans import plan_rows, pool_text
+from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.search.candidates import lengths_of
 from planner.serving.layout import Layout
 from planner.units import format_duration
 
+_STEP, _PROMPT = "decode_iteration_ms", "prefill_of_one_prompt_ms"
+# Roles whose time one engine group explains, and what each of them runs.
+_PHASES = {"aggregated": (_STEP, _PROMPT), "prefill": (_PROMPT,), "decode": (_STEP,)}
+_TITLES = {_STEP: "one decode step", _PROMPT: "one prompt"}
 _RELAXATIONS = (1.1, 1.25, 1.5, 2.0)
 
 
 def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Callable[[str], None]) -> dict[str, Any]:
     """Recompute what decides a plan. Raises InputError for an unknown rank or names that the catalogs lack."""
     plan = found.plan(rank)
-    pool = plan.pools[0]
     try:
         job = Job.model_validate(found.job)
     except ValidationError as problem:
         first = problem.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"the plan's job is no request: {where}: {first['msg']}") from None
-    replica = replica_of_pool(job.model, pool, catalogs)
-    layout = Layout(pool.layout.tp, pool.layout.attention_dp, pool.layout.pp, pool.layout.ep, pool.layout.cp)
-    times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))
+    pools = [explain_pool(pool, job, catalogs) for pool in plan.pools]
     return {
         "plan": plan_rows(found)[rank - 1],
-        "pool": f"{pool.replicas} x {layout_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, "
-        f"engine {pool.engine}",
+        "modes": compare_modes(found),
         "why": why(found, rank, job),
-        "memory": pool.memory.model_dump(),
-        "max_batch": pool.max_batch,
-        "running_batch": pool.running_batch,
-        **times,
+        **pools[0],
+        "pools": pools,
         "rejected": [row.model_dump() for row in found.search.rejected],
         "relaxing": relaxing(job, found.plans[0], catalogs, progress),
     }
 
 
+def explain_pool(pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
+    """What fills the memory of a pool and where its time goes; a pool that runs one phase has the times of that."""
+    explained = {
+        "pool": f"{pool_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, "
+        f"engine {pool.engine}",
+        "role": pool.role,
+        "memory": pool.memory.model_dump(),
+        "max_batch": pool.max_batch,
+        "running_batch": pool.running_batch,
+    }
+    if pool.role not in _PHASES:
+        return explained
+    replica = replica_of_pool(job.model, pool, catalogs)
+    layout = Layout(pool.layout.tp, pool.layout.attention_dp, pool.layout.pp, pool.layout.ep, pool.layout.cp)
+    times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))
+    return {**explained, **{name: spent for name, spent in times.items() if name in _PHASES[pool.role]}}
+
+
 def why(found: PlanFile, rank: int, job: Job) -> list[str]:
     """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the fleet."""
     plan = found.plan(rank)
-    pool, percentile = plan.pools[0], job.slo.percentile
+    percentile = job.slo.percentile
     lines = []
     for name, limit in job.slo.limits.items():
         values = getattr(plan.predicted, f"{name}_ms")
         used = getattr(values, percentile) / (limit * 1e3)
         binding = "binds" if used > 0.97 else f"{used:.0%} used"
         lines.append(f"{name} {percentile} {getattr(values, percentile):.4g} ms of {format_duration(limit)}: {binding}")
-    filled = pool.running_batch / max(pool.max_batch, 1)
-    lines.append(
-        f"KV cache holds {pool.max_batch} requests per attention rank, {pool.running_batch:.0f} run ({filled:.0%})"
-    )
+    for pool in plan.pools:
+        filled = pool.running_batch / max(pool.max_batch, 1)
+        lines.append(
+            f"{'' if pool.role == 'aggregated' else f'{pool.role}: '}KV cache holds {pool.max_batch} requests per "
+            f"attention rank, {pool.running_batch:.0f} run ({filled:.0%})"
+        )
+    if plan.mode == "pd":
+        lines.append(_busier(plan.pools[0], plan))
     if plan.gpus_idle:
         lines.append(f"{plan.gpus_idle} GPUs idle")
     return lines
+
+
+def _busier(prefill: Pool, plan: Plan) -> str:
+    """How busy the prefill pool of a split is: requests in work over ranks, by Little's law."""
+    return (
+        f"{prefill.replicas} prefill replicas work on "
+        f"{prefill.running_batch * prefill.layout.attention_dp:.1f} prompts each "
+        f"for {plan.predicted.request_rate:.4g} requests/s"
+    )
 
 
 def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -86,7 +117,7 @@ def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str],
             rows.append(
                 {
                     "limit": f"{name} {format_duration(limit * factor)}",
-                    "plan": ", ".join(f"{p.replicas} x {layout_text(p)} {p.weights}" for p in value.pools),
+                    "plan": ", ".join(f"{pool_text(p)} {p.weights}" for p in value.pools),
                     "GPUs": value.gpus_total,
                     "tok/s": value.predicted.output_tok_s,
                     "tok/s change": f"{value.predicted.output_tok_s / best.predicted.output_tok_s - 1:+.1%}",
@@ -106,17 +137,11 @@ def emit_explanation(found: dict[str, Any], output: str, out: Sequence[Path] | N
 
 
 def _text(found: dict[str, Any]) -> str:
-    memory = found["memory"]
-    used = memory["weights_gib"] + memory["kv_gib"] + memory["activations_gib"]
-    parts = [
-        f"Plan {found['plan']['#']}: {found['pool']}",
-        "",
-        *(f"  {line}" for line in found["why"]),
-        "",
-        f"Memory of the fullest GPU: weights {memory['weights_gib']:.1f} + KV {memory['kv_gib']:.1f} + activations "
-        f"{memory['activations_gib']:.1f} = {used:.1f} of {memory['capacity_gib']:.1f} GiB",
-        operator_text(found),
-    ]
+    pools = found["pools"]
+    parts = [f"Plan {found['plan']['#']}: " + "; ".join(_named(pool) for pool in pools), ""]
+    parts += [*(f"  {line}" for line in (*found["why"], *found["modes"])), ""]
+    for pool in pools:
+        parts += _pool_text(pool, alone=len(pools) == 1)
     if found["rejected"]:
         parts += [
             "Rejected candidates, with the nearest miss of each reason",
@@ -125,3 +150,27 @@ def _text(found: dict[str, Any]) -> str:
     if found["relaxing"]:
         parts += ["What relaxing one limit buys", rows_text(found["relaxing"], "table")]
     return "\n".join(parts)
+
+
+def _named(pool: dict[str, Any]) -> str:
+    return str(pool["pool"]) if pool["role"] == "aggregated" else f"{pool['role']} {pool['pool']}"
+
+
+def _pool_text(pool: dict[str, Any], *, alone: bool) -> list[str]:
+    memory = pool["memory"]
+    used = memory["weights_gib"] + memory["kv_gib"] + memory["activations_gib"]
+    lines = [] if alone else [f"Pool {_named(pool)}"]
+    lines += [
+        f"Memory of the fullest GPU: weights {memory['weights_gib']:.1f} + KV {memory['kv_gib']:.1f} + activations "
+        f"{memory['activations_gib']:.1f} = {used:.1f} of {memory['capacity_gib']:.1f} GiB",
+        memory_bar(memory),
+    ]
+    phases = [name for name in (_STEP, _PROMPT) if name in pool]
+    if len(phases) == 2:
+        return [*lines, operator_text(pool)]
+    for name in phases:
+        total = sum(pool[name].values())
+        spent = sorted(((op, ms) for op, ms in pool[name].items() if ms > 0), key=lambda item: -item[1])
+        rows = [{_TITLES[name]: op, "ms": ms, "share": share_bar(ms / total)} for op, ms in spent]
+        lines.append(rows_text([*rows, {_TITLES[name]: "total", "ms": round(total, 3), "share": ""}], "table"))
+    return lines

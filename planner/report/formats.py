@@ -6,10 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 FORMATS = ("table", "json", "yaml", "csv", "md")
 Row = Mapping[str, Any]
+_SHORT = 6  # no column is squeezed below this
 
 
 def rows_text(rows: Sequence[Row], form: str, *, title: str | None = None) -> str:
@@ -91,10 +92,12 @@ def _table(rows: Sequence[Row], title: str | None) -> str:
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for name in rows[0]:
         numeric = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
-        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+        longest = max(len(_cell(row[name])) for row in rows)
+        side: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(escape(name), justify=side, overflow="fold", min_width=min(_SHORT, longest))
     for row in rows:
         table.add_row(*(escape(_cell(row[name])) for name in rows[0]))
     stream = io.StringIO()
-    width = shutil.get_terminal_size((150, 24)).columns
+    width = shutil.get_terminal_size((170, 24)).columns
     Console(file=stream, width=max(width, 100), color_system=None, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"

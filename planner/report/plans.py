@@ -38,7 +38,7 @@ def _row(plan: Plan, percentile: str) -> dict[str, Any]:
     seen = plan.simulated
     return {
         "#": plan.rank,
-        "mode": plan.mode,
+        "mode": "agg" if plan.mode == "aggregated" else plan.mode,
         "GPUs": " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
         "replicas": " + ".join(pool_text(p) for p in plan.pools),
         "weights": " + ".join(dict.fromkeys(p.weights for p in plan.pools)),
@@ -56,6 +56,21 @@ def _row(plan: Plan, percentile: str) -> dict[str, Any]:
     }
 
 
+def _narrow(row: dict[str, Any]) -> dict[str, Any]:
+    """The same for people: the simulated latency in brackets behind the predicted one."""
+    shown: dict[str, Any] = {}
+    for name, value in row.items():
+        metric = name.split(" ")[0]
+        seen = row.get(f"{metric} sim")
+        if name.endswith(" sim"):
+            continue
+        if metric in ("TTFT", "TPOT") and f"{metric} sim" in row:
+            shown[f"{name} (sim)"] = f"{value:,.4g} ({seen:,.4g})" if seen is not None else f"{value:,.4g} (-)"
+        else:
+            shown[name] = value
+    return shown
+
+
 def latency(performance: Performance, metric: str, percentile: str) -> float:
     """Milliseconds of a metric at a percentile of the job."""
     values = getattr(performance, metric)
@@ -65,7 +80,7 @@ def latency(performance: Performance, metric: str, percentile: str) -> float:
 def plans_text(found: PlanFile) -> str:
     """The table, and under it what one should know of the first plan."""
     best = found.plans[0]
-    lines = [rows_text(plan_rows(found), "table").rstrip(), ""]
+    lines = [rows_text([_narrow(row) for row in plan_rows(found)], "table").rstrip(), ""]
     lines += [_verdict(found), _caveat(found, best)]
     lines += [f"Plan {plan.rank}: {note}." for plan in found.plans for note in plan.notes]
     if best.gpus_idle:

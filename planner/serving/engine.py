@@ -42,6 +42,8 @@ class Engine:
     evenness : how evenly tokens choose experts, see cost/moe.py.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
+    expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
+        takes gather and reduce-scatter where that is less.
     transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
@@ -75,6 +77,8 @@ class Engine:
     decode_steps: float
     burst_rounds: float
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
+    expert_exchange: Literal["dispatch", "fastest"] = "fastest"
+    exchange_start: Seconds = 0.0
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -184,4 +188,6 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
+        expert_exchange=data["experts"]["exchange"],
+        exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
     )

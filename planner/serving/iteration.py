@@ -346,11 +346,15 @@ class _Pass:
         links: dict[str, Any] = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
         ranks = self.layouts.tp * self.layouts.attention_dp
         row = (ffn.latent or self.hidden) * ACTIVATION_BYTES
-        spread = np.minimum(float(ffn.top_k), self.layouts.ep)
+        # A token travels once to each rank that holds any of its experts.
+        spread = active_experts(self.layouts.ep, 1.0, float(ffn.top_k))
         exchange = 2 * all_to_all_seconds(self.tokens / self.layouts.tp * spread * row, ranks, **links)
+        exchange = exchange + self.replica.engine.exchange_start
         gathered = self.routed_tokens * row
         gather = 2 * all_gather_seconds(gathered, ranks, **links)
-        routed = np.where(self.layouts.ep > 1, np.minimum(exchange, gather), gather)
+        if self.replica.engine.expert_exchange == "fastest":
+            exchange = np.minimum(exchange, gather)
+        routed = np.where(self.layouts.ep > 1, exchange, gather)
         self._add("expert dispatch", self._waited(routed, ranks, 2.0), times * (self.layouts.attention_dp > 1))
 
 

@@ -17,7 +17,7 @@ from planner.simulation.deploy import Served, deployment, split_deployment
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import simulate
-from planner.simulation.streams import ClosedLoop, Fixed, OpenStream, Poisson, Uniform
+from planner.simulation.streams import ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
 from planner.units import format_duration
 
 # A limit is missed when the simulation passes it by more than its own sampling error at the usual request count.
@@ -27,7 +27,8 @@ _LIFETIMES = 7
 _FEWEST, _MOST = 500, 1600
 # Until the batch has filled once, latencies are too good.
 _WARM_UP = 0.25
-_DERATES = (0.95, 0.88, 0.78, 0.65)
+PROBLEM = "demoted: "
+DERATES = (0.95, 0.88, 0.78, 0.65)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def check(candidate: Candidate, job: Job) -> Checked:
     free = job.workload.rate is None and job.workload.concurrency is None
     if checked.problem is None or not free:
         return checked
-    for share in _DERATES:
+    for share in DERATES:
         lower = _run(at_rate(candidate, candidate.rate * share), job)
         if lower.problem is None:
             return replace(lower, derated=share)
@@ -106,7 +107,7 @@ def _stream(candidate: Candidate, job: Job, replicas: int) -> OpenStream | Close
         spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
         return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed)
     rate = candidate.rate * replicas / candidate.replicas
-    return OpenStream(Poisson(rate), prompt, output, count, seed=job.seed)
+    return OpenStream(EvenPoisson(rate), prompt, output, count, seed=job.seed)
 
 
 def _problem(summary: Summary, job: Job) -> str | None:
@@ -143,7 +144,7 @@ def recheck(
     entries = [_Entry(candidate) for candidate in outcome.ranked]
     for done in range(2 * job.simulate_top):
         entries.sort(key=lambda entry: (entry.failed, key(entry.now)))
-        following = next((e for e in entries[: job.simulate_top] if e.checked is None), None)
+        following = next((e for e in entries[: job.simulate_top] if e.checked is None and e.simulated), None)
         if following is None:
             break
         if progress is not None:
@@ -165,6 +166,11 @@ class _Entry:
         return self.candidate if self.checked is None else self.checked.candidate
 
     @property
+    def simulated(self) -> bool:
+        """Whether the event loop knows the mode: iterations that ping-pong between two kinds of workers it does not."""
+        return self.candidate.mode != "af"
+
+    @property
     def failed(self) -> bool:
         return self.checked is not None and self.checked.problem is not None
 
@@ -173,7 +179,7 @@ class _Entry:
             return None
         notes = []
         if self.checked.problem:
-            notes.append(f"demoted: {self.checked.problem}")
+            notes.append(f"{PROBLEM}{self.checked.problem}")
         if self.checked.derated < 1:
             notes.append(
                 f"load lowered to {self.checked.derated:.0%} of the closed form, where the simulation keeps the limits"

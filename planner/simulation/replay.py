@@ -23,12 +23,12 @@ from planner.simulation.simulator import Run, Stream, simulate
 from planner.simulation.streams import (
     ClosedLoop,
     Deterministic,
+    EvenPoisson,
     Fixed,
     Gamma,
     Lognormal,
     OnOff,
     OpenStream,
-    Poisson,
     Replay,
 )
 from planner.simulation.streams import Lengths as LengthDistribution
@@ -142,10 +142,10 @@ def _stream(plan: Plan, job: Job, lengths: Lengths, traffic: Traffic, trace: Tra
     return OpenStream(_process(rate, traffic), prompts, outputs, count, seed=traffic.seed)
 
 
-def _process(rate: float, traffic: Traffic) -> Poisson | Gamma | Deterministic | OnOff:
+def _process(rate: float, traffic: Traffic) -> EvenPoisson | Gamma | Deterministic | OnOff:
     match traffic.arrivals:
         case "poisson":
-            return Poisson(rate)
+            return EvenPoisson(rate)
         case "gamma":
             return Gamma(rate, traffic.burstiness)
         case "deterministic":

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.api import Catalogs
+from planner.errors import InputError, UnknownNameError
+from planner.sweep import run
+from planner.sweep.journal import journal_path, write_table
+from planner.sweep.study import Point, Row, read_study, run_point
+
+STUDY = """
+model: llama-3.1-8b
+fleet: [l4:2, "h100-sxm:2"]
+isl: [500, 1k]
+osl: 100
+tpot: 60ms
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def here(points: Any, workers: int, catalogs: Catalogs) -> Any:
+    """Run points inside this process, which is quick."""
+    return (run_point(point, catalogs.folders, None) for point in points)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_study_is_all_combinations_the_last_option_fastest(study: Path) -> None:
+    found = [(point.options["fleet"], point.options["isl"]) for point in read_study(study)]
+    assert found == [("l4:2", 500), ("l4:2", "1k"), ("h100-sxm:2", 500), ("h100-sxm:2", "1k")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: [", "not YAML"),
+        ("- 1", "mapping"),
+        ("model: x", "no fleet"),
+        (STUDY + "flet: 1\n", "did you mean"),
+        (STUDY + "rate: []\n", "empty list"),
+        (STUDY + "rate: [{a: 1}]\n", "neither text nor a number"),
+        (STUDY + f"seed: {list(range(2000))}\nconcurrency: {list(range(1, 2000))}\n", "combinations"),
+    ],
+)
+def test_a_study_that_cannot_be_read_is_told_in_one_line(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as refused:
+        read_study(path)
+    assert said in f"{refused.value} {refused.value.hint}"
+
+
+def test_processes_give_the_rows_of_one_process_in_the_order_of_the_study(
+    study: Path, tmp_path: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = command("sweep", study, "--out", tmp_path / "a.csv", "--workers", 2)
+    assert ran.code == 0 and "4 points" in ran.err, ran.err
+    monkeypatch.setattr(run, "local_rows", here)
+    run.run_study(study, tmp_path / "b.csv", "local", 1, False, Catalogs(), lambda _: None)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    rows = read(tmp_path / "a.csv")
+    assert [row["fleet"] for row in rows] == ["l4:2", "l4:2", "h100-sxm:2", "h100-sxm:2"]
+    assert rows[3]["status"] == "ok" and float(rows[3]["output_tok_s"]) > 0
+
+
+def test_a_stopped_run_goes_on_and_loses_no_finished_row(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, asked = tmp_path / "t.csv", []
+
+    def stopped(points: Any, workers: int, catalogs: Catalogs) -> Any:
+        for number, point in enumerate(points):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield run_point(point, (), None)
+
+    def counted(points: Any, workers: int, catalogs: Catalogs) -> Any:
+        asked.extend(points)
+        return here(points, workers, catalogs)
+
+    monkeypatch.setattr(run, "local_rows", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run.run_study(study, table, "local", 1, False, Catalogs(), lambda _: None)
+    assert not table.exists()
+    with journal_path(table).open("a") as journal:
+        journal.write('{"id": "torn')
+    monkeypatch.setattr(run, "local_rows", counted)
+    said = run.run_study(study, table, "local", 1, False, Catalogs(), lambda _: None)
+    assert len(asked) == 2 and "2 of them from an earlier run" in said and len(read(table)) == 4
+    asked.clear()
+    run.run_study(study, table, "local", 1, True, Catalogs(), lambda _: None)
+    assert len(asked) == 4  # --fresh
+    asked.clear()
+    monkeypatch.setattr(run, "__version__", "another")
+    run.run_study(study, table, "local", 1, False, Catalogs(), lambda _: None)
+    assert len(asked) == 4  # rows of another build are no answers of this one
+
+
+def dies_on_l4(point: Point, folders: Any, assume: Any) -> Row:
+    """Stand in for a point that takes its process with it."""
+    if point.options["fleet"] == "l4:2" and point.options["isl"] == 500:
+        os._exit(9)
+    return run_point(point, folders, assume)
+
+
+def test_a_point_that_kills_its_process_is_reported_and_the_others_finish(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "run_point", dies_on_l4)
+    rows = {row["id"]: row for row in run.local_rows(read_study(study), 2, Catalogs())}
+    assert sorted(row["status"] for row in rows.values())[0] == "crashed"
+    assert sum(row["status"] == "crashed" for row in rows.values()) == 1 and len(rows) == 4
+
+
+def test_a_point_without_plan_or_with_a_mistake_is_a_row_too(tmp_path: Path) -> None:
+    base = {"model": "llama-3.1-8b", "fleet": "l4:2", "isl": 500, "osl": 100}
+    for options, status in (
+        ({**base, "tpot": "1ms"}, "no plan"),
+        ({**base, "model": "nosuch"}, "error"),
+        ({**base, "tpot": 3}, "error"),
+        (base, "ok"),
+    ):
+        row = run_point(Point("x", options), (), None)
+        assert row["status"] == status and bool(row["reason"]) == (status != "ok")
+
+
+def test_tables_and_places_that_cannot_be_used_are_told_first(study: Path, tmp_path: Path) -> None:
+    for table in (tmp_path / "t.xlsx", tmp_path / "no" / "t.csv"):
+        with pytest.raises(InputError, match="--out"):
+            run.run_study(study, table, "local", 1, False, Catalogs(), lambda _: None)
+    with pytest.raises(UnknownNameError):
+        run.run_study(study, tmp_path / "t.csv", "moon", 1, False, Catalogs(), lambda _: None)
+
+
+def test_a_parquet_table_holds_numbers_as_numbers(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"id": "a", "isl": 500, "n": 1.5}, {"id": "b", "isl": "1k", "n": None}]
+    write_table(tmp_path / "t.parquet", ["id", "isl", "n"], rows)
+    assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == [
+        {"id": "a", "isl": "500", "n": 1.5},
+        {"id": "b", "isl": "1k", "n": None},
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_local_ray_cluster_gives_the_same_table(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    run.run_study(study, tmp_path / "ray.csv", "ray", 2, False, Catalogs(), lambda _: None)
+    monkeypatch.setattr(run, "local_rows", here)
+    run.run_study(study, tmp_path / "here.csv", "local", 1, False, Catalogs(), lambda _: None)
+    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_of_ray_that_dies_loses_no_finished_row(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    from planner.sweep import on_ray
+
+    monkeypatch.setattr(on_ray, "_RETRIES", 0)
+    monkeypatch.setattr(on_ray, "run_point", dies_on_l4)
+    where = str(Path(__file__).parent)
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": f"{where}:{os.environ.get('PYTHONPATH', '')}"}},
+    )
+    try:
+        rows = list(on_ray.ray_rows(read_study(study), 2, Catalogs()))
+    finally:
+        ray.shutdown()
+    assert len(rows) == 4 and sorted(row["status"] for row in rows)[0] == "crashed"
+    assert sum(row["status"] == "crashed" for row in rows) == 1
