@@ -71,7 +71,7 @@ class PoolMemory(_Model):
 
 
 class Pool(_Model):
-    """Equal replicas in one role on one GPU type."""
+    """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally."""
 
     role: Role
     gpu: str
@@ -83,6 +83,7 @@ class Pool(_Model):
     running_batch: float
     engine: str
     memory: PoolMemory
+    request_rate: float | None = None
 
 
 class Certificate(_Model):
