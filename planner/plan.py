@@ -84,6 +84,7 @@ class Pool(_Model):
     engine: str
     memory: PoolMemory
     request_rate: float | None = None
+    micro_batches: int = 1
 
 
 class Certificate(_Model):
@@ -124,6 +125,15 @@ class RejectedRow(_Model):
     nearest: str
 
 
+class ModeRow(_Model):
+    """The best plan of a mode by the closed forms: its objective, and the terms that make it up."""
+
+    mode: str
+    plan: str
+    value: float
+    terms: dict[str, float]
+
+
 class SearchInfo(_Model):
     """How large the search was; ``feasible`` plans met the request, ``warnings`` say what to doubt."""
 
@@ -134,6 +144,7 @@ class SearchInfo(_Model):
     elapsed_s: float
     rejected: list[RejectedRow]
     pareto: list[dict[str, Any]]
+    modes: list[ModeRow] = Field(default_factory=list)
 
 
 class Provenance(_Model):
@@ -187,7 +198,9 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     certificate = _certificate(candidate, outcome, percentile)
     candidate = verdict.candidate if verdict else candidate
     predicted = _performance(candidate)
-    known = all(pool.replica.efficiency.basis == "calibrated" for pool in candidate.pools)
+    # No measured deployment splits attention from feed-forward blocks: such plans rest on kernels and theory.
+    fitted = all(pool.replica.efficiency.basis == "calibrated" for pool in candidate.pools)
+    known = fitted and candidate.mode != "af"
     basis: Literal["modelled", "calibrated"] = "calibrated" if known else "modelled"
     shown = {
         "output_tok_s": predicted.output_tok_s,
@@ -224,6 +237,7 @@ def _pool(pool: Share) -> Pool:
         max_batch=int(pool.slots),
         running_batch=significant(pool.batch),
         engine=replica.engine.id,
+        micro_batches=pool.micro_batches,
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
@@ -310,6 +324,7 @@ def plan_file(
             elapsed_s=round(elapsed, 3),
             rejected=[RejectedRow(reason=r, count=n, nearest=near) for r, n, near in outcome.rejections.rows()],
             pareto=[_pareto_row(c, percentile) for c in outcome.frontier],
+            modes=_mode_rows(outcome, percentile),
         ),
         provenance=Provenance(
             planner_version=__version__,
@@ -320,6 +335,29 @@ def plan_file(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
     )
+
+
+def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
+    """The best candidate of each mode, best mode first."""
+    best: dict[str, Candidate] = {}
+    for candidate in outcome.ranked:
+        best.setdefault(candidate.mode, candidate)
+    return [
+        ModeRow(
+            mode=mode,
+            plan=", ".join(str(pool) for pool in c.pools),
+            value=significant(objective_value(c, outcome.objective, percentile)),
+            terms={
+                "decode rate of a decoding GPU": significant(
+                    c.rate / sum(pool.gpus for pool in c.pools if pool.role != "prefill")
+                ),
+                "GPUs that decode": float(sum(pool.gpus for pool in c.pools if pool.role != "prefill")),
+                "TTFT": significant(c.per_replica.ttft[percentile] * 1e3),
+                "TPOT": significant(c.per_replica.tpot[percentile] * 1e3),
+            },
+        )
+        for mode, c in best.items()
+    ]
 
 
 def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from planner.simulation.check import DERATES, PROBLEM, check, performance
 # Below this gain a mixture is not worth the trouble of running different replicas.
 WORTH = 0.005
 _SECONDS = 10.0
+# For a given rate, replicas are planned with slack until the simulation keeps the limits.
+_UTILISATIONS = (1.0, 0.93, 0.86)
 
 
 def unequal_plan(model: Model, engine: Engine, supplies: Sequence[Supply], job: Job, outcome: Outcome) -> Plan | None:
@@ -41,15 +43,29 @@ def unequal_plan(model: Model, engine: Engine, supplies: Sequence[Supply], job: 
     value = _best_equal(outcome, rated)
     if not menu.templates or not _gains(_bound(menu, supplies, job), value, rated):
         return None
-    limits, options = Limits(budget=job.budget), SolveOptions(seconds=_SECONDS, seed=max(job.seed, 1))
+    plan = None
+    for share in _UTILISATIONS if rated else (1.0,):
+        tried = _solved(menu, supplies, job, outcome, value, share)
+        plan = plan or tried
+        if tried is None or not any(note.startswith(PROBLEM) for note in tried.notes):
+            return tried or plan
+    return plan
+
+
+def _solved(
+    menu: Menu, supplies: Sequence[Supply], job: Job, outcome: Outcome, value: float, utilisation: float
+) -> Plan | None:
+    """The optimal mixture with every replica at most at ``utilisation`` of its capacity, if it gains on ``value``."""
+    rated = job.workload.rate is not None
+    limits = Limits(utilisation=utilisation, budget=job.budget)
+    options = SolveOptions(seconds=_SECONDS, seed=max(job.seed, 1))
     offers = tuple(
         Offer(s.accelerator.id, s.accelerator.id, UNPRICED if s.price is None else s.price, s.count) for s in supplies
     )
     result = solve_fleet(menu, offers, scale=1.0 if rated else None, limits=limits, options=options)
     if result.plan is None or (outcome.ranked and len(result.plan.replicas) < 2):
         return None
-    reached = result.plan.cost if rated else result.plan.rate_multiple
-    if not _gains(reached, value, rated):
+    if not _gains(result.plan.cost if rated else result.plan.rate_multiple, value, rated):
         return None
     plan = mixture_plan(menu, result, job, fleet=sum(s.count for s in supplies))
     return _checked(menu, result, plan, job) if job.simulate_top else plan
@@ -70,15 +86,21 @@ def _checked(menu: Menu, result: MixtureResult, plan: Plan, job: Job) -> Plan:
     seen = [performance(checked) for checked in checks]
     known = [p for p in seen if p is not None]
     simulated = combined(known, [rate for _, rate in parts], plan.gpus_total) if len(known) == len(seen) else None
-    notes = (
-        [f"load lowered to {share:.0%} of the closed form, where the simulation keeps the limits"] if share < 1 else []
-    )
+    lowered = f"load lowered to {share:.0%} of the closed form, where the simulation keeps the limits"
     at_load = mixture_plan(menu, replace(result, plan=lighter), job)
-    known_of = {"simulated": simulated, "notes": [*plan.notes, *notes, *problems], "predicted": at_load.predicted}
     cost = plan.cost_usd_per_hour
-    if cost is not None:
-        known_of["usd_per_million_output_tokens"] = significant(cost / 3600 / at_load.predicted.output_tok_s * 1e6)
-    return plan.model_copy(update={**known_of, "pools": at_load.pools, "band": at_load.band})
+    return plan.model_copy(
+        update={
+            "simulated": simulated,
+            "notes": [*plan.notes, *([lowered] if share < 1 else []), *dict.fromkeys(problems)],
+            "predicted": at_load.predicted,
+            "pools": at_load.pools,
+            "band": at_load.band,
+            "usd_per_million_output_tokens": None
+            if cost is None
+            else significant(cost / 3600 / at_load.predicted.output_tok_s * 1e6),
+        }
+    )
 
 
 def _best_equal(outcome: Outcome, rated: bool) -> float:

@@ -45,6 +45,8 @@ def plain_engine(**changes: Any) -> Engine:
         "offset": 0.0,
         "decode_steps": 0.0,
         "reserve": 0.0,
+        "exchange_start": 0.0,
+        "expert_imbalance": 1.0,
         "utilization": 1.0,
         "utilization_ceiling": changes.get("utilization", 1.0),
         "of_free": False,

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cli_cases import refused
 
 from planner import __version__
 
@@ -49,18 +50,6 @@ def changed(**options: str) -> tuple[str, ...]:
         else:
             words += [flag, value]
     return tuple(words)
-
-
-def refused(ran: Any, *said: str, code: int = 2) -> None:
-    """Check one error line, at most one hint line, nothing on stdout, no traceback, the exit code."""
-    assert ran.code == code, ran.err
-    assert ran.out == ""
-    lines = ran.err.splitlines()
-    assert 1 <= len(lines) <= 2, ran.err
-    assert lines[0].startswith("error: ") and all(line.startswith("hint: ") for line in lines[1:])
-    assert all(len(line) <= 420 and line.isprintable() for line in lines)
-    for text in said:
-        assert text in ran.err, ran.err
 
 
 @pytest.mark.parametrize(

@@ -300,8 +300,8 @@ def test_a_search_simulates_its_first_plans_unless_told_not_to(command: Command)
         assert plan["simulated"]["tpot_ms"]["mean"] == pytest.approx(plan["predicted"]["tpot_ms"]["mean"], rel=0.1)
     assert strict_json(command(*words, *limits, "--simulate-top", "2").out)["plans"] == two
     # Predicted and simulated stand side by side, or the prediction alone.
-    assert "sim" in command(*words, "--simulate-top", "1").out.splitlines()[1]
-    assert "sim" not in command(*words, "--no-simulate").out.splitlines()[1]
+    assert "(sim)" in command(*words, "--simulate-top", "1").out
+    assert "(sim)" not in command(*words, "--no-simulate").out
 
 
 def test_a_replay_repeats_what_the_search_simulated(command: Command, tmp_path: Path) -> None:

@@ -120,6 +120,10 @@ def _decode(
     return np.where(traffic > 0, total, 0.0)
 
 
+_FULL_TILE = 64.0
+"""Rows of a warp-group matrix product (Hopper wgmma m64)."""
+
+
 def attention_decode_seconds(
     sequences: ArrayLike,
     context: ArrayLike,
@@ -150,7 +154,9 @@ def attention_decode_seconds(
     keys = s * kv * c
     share = h / kv
     group = np.ceil(share / constants.group) * constants.group
-    compute = keys * group * (2.0 * width / (constants.compute * peak_flops("bf16", accelerator)))
+    # Queries that fill a tile of the matrix unit by themselves run as the absorbed latent kernels do.
+    rate = np.where(share >= _FULL_TILE, efficiency.latent_decode.compute, constants.compute)
+    compute = keys * group * (2.0 * width / (rate * peak_flops("bf16", accelerator)))
     if widest_group is not None:
         scalar = keys * share * (2.0 * width / (constants.wide * work_units(accelerator)))
         compute = np.where(share > widest_group, np.maximum(compute, scalar), compute)

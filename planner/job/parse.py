@@ -13,7 +13,7 @@ from planner.job.slo import Percentile, Slo
 from planner.job.workload import Workload
 from planner.units import parse_duration, parse_fraction, parse_money, parse_rate, parse_tokens
 
-MODES_BUILT = ("aggregated", "pd")
+MODES_BUILT = ("aggregated", "pd", "af")
 
 
 def parse_job(

@@ -15,7 +15,8 @@ from planner.job.job import Job
 from planner.plan import Plan, PlanFile, Pool
 from planner.report.emit import emit
 from planner.report.formats import rows_text
-from planner.report.plans import layout_text, plan_rows
+from planner.report.modes import compare_modes
+from planner.report.plans import plan_rows, pool_text
 from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.search.candidates import lengths_of
@@ -41,6 +42,7 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
     pools = [explain_pool(pool, job, catalogs) for pool in plan.pools]
     return {
         "plan": plan_rows(found)[rank - 1],
+        "modes": compare_modes(found),
         "why": why(found, rank, job),
         **pools[0],
         "pools": pools,
@@ -52,7 +54,7 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
 def explain_pool(pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
     """What fills the memory of a pool and where its time goes; a pool that runs one phase has the times of that."""
     explained = {
-        "pool": f"{pool.replicas} x {layout_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, "
+        "pool": f"{pool_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, "
         f"engine {pool.engine}",
         "role": pool.role,
         "memory": pool.memory.model_dump(),
@@ -83,9 +85,20 @@ def why(found: PlanFile, rank: int, job: Job) -> list[str]:
             f"{'' if pool.role == 'aggregated' else f'{pool.role}: '}KV cache holds {pool.max_batch} requests per "
             f"attention rank, {pool.running_batch:.0f} run ({filled:.0%})"
         )
+    if plan.mode == "pd":
+        lines.append(_busier(plan.pools[0], plan))
     if plan.gpus_idle:
         lines.append(f"{plan.gpus_idle} GPUs idle")
     return lines
+
+
+def _busier(prefill: Pool, plan: Plan) -> str:
+    """How busy the prefill pool of a split is: requests in work over ranks, by Little's law."""
+    return (
+        f"{prefill.replicas} prefill replicas work on "
+        f"{prefill.running_batch * prefill.layout.attention_dp:.1f} prompts each "
+        f"for {plan.predicted.request_rate:.4g} requests/s"
+    )
 
 
 def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -104,7 +117,7 @@ def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str],
             rows.append(
                 {
                     "limit": f"{name} {format_duration(limit * factor)}",
-                    "plan": ", ".join(f"{p.replicas} x {layout_text(p)} {p.weights}" for p in value.pools),
+                    "plan": ", ".join(f"{pool_text(p)} {p.weights}" for p in value.pools),
                     "GPUs": value.gpus_total,
                     "tok/s": value.predicted.output_tok_s,
                     "tok/s change": f"{value.predicted.output_tok_s / best.predicted.output_tok_s - 1:+.1%}",
@@ -126,7 +139,7 @@ def emit_explanation(found: dict[str, Any], output: str, out: Sequence[Path] | N
 def _text(found: dict[str, Any]) -> str:
     pools = found["pools"]
     parts = [f"Plan {found['plan']['#']}: " + "; ".join(_named(pool) for pool in pools), ""]
-    parts += [*(f"  {line}" for line in found["why"]), ""]
+    parts += [*(f"  {line}" for line in (*found["why"], *found["modes"])), ""]
     for pool in pools:
         parts += _pool_text(pool, alone=len(pools) == 1)
     if found["rejected"]:

@@ -6,11 +6,11 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 FORMATS = ("table", "json", "yaml", "csv", "md")
 Row = Mapping[str, Any]
-_SHORT = 10  # cells up to here stay on one line
+_SHORT = 6  # no column is squeezed below this
 
 
 def rows_text(rows: Sequence[Row], form: str, *, title: str | None = None) -> str:
@@ -92,8 +92,9 @@ def _table(rows: Sequence[Row], title: str | None) -> str:
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for name in rows[0]:
         numeric = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
-        short = max(len(_cell(row[name])) for row in rows) <= _SHORT
-        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold", no_wrap=short)
+        longest = max(len(_cell(row[name])) for row in rows)
+        side: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(escape(name), justify=side, overflow="fold", min_width=min(_SHORT, longest))
     for row in rows:
         table.add_row(*(escape(_cell(row[name])) for name in rows[0]))
     stream = io.StringIO()

@@ -14,6 +14,7 @@ import numpy as np
 from planner.job.slo import Slo
 from planner.search.candidates import Family
 from planner.search.supply import Supply
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
 from planner.serving.latency import slots_needed, z_score
 from planner.serving.layout import Array, BoolArray, Layout, Layouts
@@ -57,7 +58,8 @@ class PrefillPool:
 
 @dataclass(frozen=True, slots=True)
 class DecodePool:
-    """Layouts of one family that may decode, [n], each at the largest batch that keeps the TPOT limit."""
+    """Layouts of one family that may decode, [n], each at the largest batch that keeps the TPOT limit; with ``blocks``
+    the layouts are those of all attention workers of a split together."""
 
     supply: Supply
     available: int
@@ -66,11 +68,12 @@ class DecodePool:
     tpot: Array
     rate: Array
     alone: Array
+    blocks: tuple[AttentionFfn, Workers] | None = None
 
     @property
     def gpus(self) -> Array:
         """GPUs of a replica, [n]."""
-        return gpus_of(self.family)
+        return gpus_of(self.family) if self.blocks is None else self.blocks[1].gpus
 
 
 def gpus_of(family: Family) -> Array:
@@ -94,9 +97,21 @@ def decode_pool(supply: Supply, available: int, family: Family, slo: Slo, length
     flat = Layouts.of(family.layouts, column=False)
     slots = np.broadcast_to(family.memory.slots, (len(family.layouts), 1))[:, 0]
     table = DecodeTable.of(family.replica, flat, float(slots.max()), lengths)
+    alone, low, possible = largest_batch(table, slots, slo, lengths)
+    if not possible.any():
+        return None
+    tpot = table.at(low)
+    rate = np.where(possible, decode_rate(flat, low, tpot, lengths), 0.0)
+    nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
+    kept = [i for i in undominated(gpus_of(family), rate, [alone, -nics]) if possible[i]]
+    few = family.only([family.layouts[i] for i in kept])
+    return DecodePool(supply, available, few, low[kept], tpot[kept], rate[kept], alone[kept])
+
+
+def largest_batch(table: DecodeTable, slots: Array, slo: Slo, lengths: Lengths) -> tuple[Array, Array, BoolArray]:
+    """TPOT of one request alone, the largest batch that keeps the TPOT limit, and where any batch does."""
     limit = _tpot_limit(slo, lengths)
-    ones = np.ones_like(slots)
-    alone = table.at(ones)
+    alone = table.at(np.ones_like(slots))
 
     def allowed(batch: Array) -> BoolArray:
         tpot = table.at(batch)
@@ -110,14 +125,7 @@ def decode_pool(supply: Supply, available: int, family: Family, slo: Slo, length
         middle = 0.5 * (low + high)
         ok = allowed(middle)
         low, high = np.where(ok, middle, low), np.where(ok, high, middle)
-    if not possible.any():
-        return None
-    tpot = table.at(low)
-    rate = np.where(possible, decode_rate(flat, low, tpot, lengths), 0.0)
-    nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
-    kept = [i for i in undominated(gpus_of(family), rate, [alone, -nics]) if possible[i]]
-    few = family.only([family.layouts[i] for i in kept])
-    return DecodePool(supply, available, few, low[kept], tpot[kept], rate[kept], alone[kept])
+    return alone, low, possible
 
 
 def _tpot_limit(slo: Slo, lengths: Lengths) -> float:

@@ -35,6 +35,7 @@ class Share:
     slots: float
     memory: GpuMemory
     price: UsdPerHour | None
+    micro_batches: int = 1
 
     @property
     def gpus(self) -> int:

@@ -62,7 +62,7 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
                 members.append((supply, gpus, family))
                 if "aggregated" in job.modes:
                     outcome.ranked += _candidates(family, supply, gpus, job, outcome)
-    if "pd" in job.modes:
+    if {"pd", "af"} & set(job.modes):
         if progress is not None:
             progress("prefill and decode pools")
         outcome.ranked += split_candidates(members, job, outcome)

@@ -69,7 +69,12 @@ def _grouped(matches: Sequence[Match]) -> Iterator[tuple[list[Match], tuple[Pool
         groups[id(match.prefill), id(match.decode)].append(match)
     for members in groups.values():
         rows = [(*m.layouts, m.n_prefill, m.n_decode) for m in members]
-        yield members, roles_of(members[0].prefill.family.replica, members[0].decode.family.replica, rows)
+        prefill, decode = members[0].prefill, members[0].decode
+        first, second = roles_of(prefill.family.replica, decode.family.replica, rows)
+        if decode.blocks is not None:
+            split, workers = decode.blocks
+            second = replace(second, blocks=(split, workers.rows([m.j for m in members])))
+        yield members, (first, second)
 
 
 def open_matches(matches: Sequence[Match], job: Job, outcome: Outcome) -> list[Candidate]:
@@ -151,15 +156,31 @@ def _candidate(match: Match, metrics: Metrics, state: SplitFlow | SplitLoop, row
         replica, price = pool.family.replica, pool.supply.price
         return Share(role, replica, layout, count, batch, _row(held.slots, row), gpu_memory(held, row), price)
 
-    pools = (
-        share("prefill", match.prefill, first, match.n_prefill, computing, state.prefill.memory),
-        share("decode", match.decode, second, match.n_decode, decoding, state.memory),
-    )
+    compute = share("prefill", match.prefill, first, match.n_prefill, computing, state.prefill.memory)
+    decode = share("decode", match.decode, second, match.n_decode, decoding, state.memory)
+    pools = (compute, *attention_and_ffn(match, decode)) if match.decode.blocks else (compute, decode)
     there = {pool.supply.accelerator.id: pool.supply.count for pool in (match.prefill, match.decode)}
     return Candidate(
         pools, sum(there.values()) - sum(pool.gpus for pool in pools), metrics.rate * match.n_decode,
         job.workload.osl, metrics, lengths_of(job.workload), job.workload.concurrency,
     )  # fmt: skip
+
+
+def attention_and_ffn(match: Match, decode: Share) -> tuple[Share, Share]:
+    """The two pools of a split decode replica; attention comes last, because it emits the tokens."""
+    assert match.decode.blocks is not None
+    split, workers = match.decode.blocks
+    own = workers.rows([match.j])
+    n_a, n_f, node, ep, m = (int(x[0]) for x in (own.attention, own.ffn, own.ffn_gpus, own.ffn_ep, own.micro_batches))
+    _, blocks = split.memories(own, match.decode.family.lengths)
+    held = GpuMemory(float(blocks.weights[0]), float(blocks.activations[0]), 0.0)
+    layout = Layout(decode.layout.tp, decode.layout.attention_dp // n_a)
+    attention = replace(decode, role="attention", layout=layout, replicas=n_a * decode.replicas, micro_batches=m)
+    ffn = replace(
+        decode, role="ffn", layout=Layout(node, ep=ep), replicas=n_f * decode.replicas, memory=held, micro_batches=m,
+        batch=decode.batch * decode.layout.attention_dp / m, slots=decode.slots * decode.layout.attention_dp,
+    )  # fmt: skip
+    return ffn, attention
 
 
 def running(state: SplitFlow | SplitLoop, row: int) -> tuple[float, float]:

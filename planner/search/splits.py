@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.job.job import Job
+from planner.search.attention_ffn import attention_ffn_pool
 from planner.search.candidates import Family, lengths_of
 from planner.search.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
 from planner.search.ranking import Candidate, Outcome
@@ -33,14 +34,20 @@ _LINK_SHARE = 0.95
 
 
 def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candidate]:
-    """All pairs of a prefill and a decode pool that keep the limits, on one GPU type or two."""
+    """All pairs of a prefill and a decode pool that keep the limits, on one GPU type or two; the modes of the job say
+    whether decode replicas are whole, split between attention and feed-forward workers, or either."""
     lengths = lengths_of(job.workload)
     senders = [prefill_pool(*member) for member in members]
-    receivers = [pool for m in members if (pool := decode_pool(*m, job.slo, lengths)) is not None]
+    receivers: list[DecodePool | None] = []
+    for member in members:
+        if "pd" in job.modes:
+            receivers.append(decode_pool(*member, job.slo, lengths))
+        if "af" in job.modes:
+            receivers.append(attention_ffn_pool(*member, job.slo, lengths, outcome.rejections))
     matches: list[Match] = []
     for prefill in senders:
         for decode in receivers:
-            if prefill.family.replica.kv == decode.family.replica.kv:
+            if decode is not None and prefill.family.replica.kv == decode.family.replica.kv:
                 matches += _matches(prefill, decode, job, outcome)
     matches.sort(key=lambda match: (match.score, match.name))
     if job.workload.concurrency is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,12 @@ class DecodeTable:
         knots = np.geomspace(1.0, max(largest, 2.0), _KNOTS)
         seconds = decode_seconds(replica, layouts.column(), knots[None, :], lengths.column(rows))
         return cls(knots, np.broadcast_to(seconds, (rows, _KNOTS)))
+
+    @classmethod
+    def tabulate(cls, seconds: Callable[[Array], Array], largest: float, rows: int) -> DecodeTable:
+        """Tabulate any D(B) of ``rows`` rows, knot by knot."""
+        knots = np.geomspace(1.0, max(largest, 2.0), _KNOTS)
+        return cls(knots, np.stack([np.broadcast_to(seconds(np.full(rows, b)), (rows,)) for b in knots], axis=1))
 
     def at(self, batch: Array) -> Array:
         """D at ``batch`` [rows]; below the first knot the first is taken."""

@@ -38,6 +38,9 @@ class Engine:
         that of the same kernel in a benchmark loop (cold caches, sustained clocks, neighbours).
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
+    expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
+        takes gather and reduce-scatter where that is less.
+    expert_imbalance : routed rows on the busiest expert-parallel rank over the mean.
     transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
@@ -68,6 +71,9 @@ class Engine:
     decode_steps: float
     burst_rounds: float
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
+    expert_exchange: Literal["dispatch", "fastest"] = "fastest"
+    exchange_start: Seconds = 0.0
+    expert_imbalance: float = 1.0
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -169,4 +175,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
+        expert_exchange=data["experts"]["exchange"],
+        exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
+        expert_imbalance=float(data["experts"]["imbalance"]),
     )

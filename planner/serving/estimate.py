@@ -10,6 +10,7 @@ import numpy as np
 from planner.errors import PlannerError
 from planner.job.points import Point
 from planner.serving.closed_loop import closed_loop, static_batch
+from planner.serving.estimate_af import GROUPED_BY, estimate_attention_ffn
 from planner.serving.estimate_pd import estimate_splits
 from planner.serving.estimated import Estimate, does_not_fit, held_bytes
 from planner.serving.layout import Layout, Layouts
@@ -17,7 +18,7 @@ from planner.serving.legality import shape_problem
 from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
 
-MODES = ("aggregated", "static", "pd")
+MODES = ("aggregated", "static", "pd", "af")
 ReplicaOf = Callable[[Point], Replica]
 
 
@@ -40,7 +41,7 @@ def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Esti
 
 
 def _replica_key(point: Point) -> tuple[object, ...]:
-    gpus = (point.gpu, point.extra.get("prefill_gpu", ""), point.extra.get("decode_gpu", ""))
+    gpus = (point.gpu, *(point.extra.get(name, "") for name in ("prefill_gpu", "decode_gpu", *GROUPED_BY)))
     return (point.model, gpus, point.weights, point.kv, point.engine, point.engine_version, point.date, point.mode)
 
 
@@ -54,6 +55,8 @@ def _group(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
     try:
         if points[0].mode == "pd":
             return estimate_splits(points, replica_of)
+        if points[0].mode == "af":
+            return estimate_attention_ffn(points, replica_of)
         replica = replica_of(points[0])
     except PlannerError as problem:
         return [Estimate(point.id, "unsupported", str(problem)) for point in points]

@@ -56,17 +56,18 @@ def _rows(prefill: Role, decode: Role, points: Sequence[Point]) -> Iterator[Esti
     lengths = Lengths(np.array([p.isl for p in points]), np.array([p.osl for p in points]))
     loop = closed_split(prefill, decode, np.array([p.concurrency for p in points]), lengths)
     gpus = prefill.gpus + decode.gpus
+    tests = {statistic: loop.load_test(statistic) for statistic in {p.statistic for p in points}}
     for i, point in enumerate(points):
         if not loop.prefill.memory.fits[i]:
             yield does_not_fit(point, loop.prefill.memory, i, "a prefill worker ")
         elif not loop.memory.fits[i]:
             yield does_not_fit(point, loop.memory, i, "a decode worker ")
         else:
-            yield _estimate(point, loop, i, float(gpus[i]))
+            ttft, rate = tests[point.statistic]
+            yield _estimate(point, loop, i, float(ttft[i]), float(rate[i]) * point.osl / float(gpus[i]))
 
 
-def _estimate(point: Point, loop: SplitLoop, i: int, gpus: float) -> Estimate:
-    ttft, tpot = float(loop.ttft(point.statistic)[i]), float(loop.mean_tpot[i])
-    rate = float(loop.rate[i]) * point.osl / gpus
+def _estimate(point: Point, loop: SplitLoop, i: int, ttft: float, rate: float) -> Estimate:
+    tpot = float(loop.mean_tpot[i])
     held = held_bytes(loop.memory, i, float(loop.batch[i]))
     return Estimate(point.id, "ok", "", ttft, tpot, rate, ttft + max(point.osl - 1, 0) * tpot, held)

@@ -311,7 +311,8 @@ class _Pass:
         seconds = experts_seconds(
             tokens, float(ffn.latent or self.hidden), float(ffn.width),
             float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
-            math=form.math, weight_bytes=form.bytes_per_weight, **self.common,
+            math=form.math, weight_bytes=form.bytes_per_weight,
+            imbalance=np.where(self.layouts.ep > 1, self.replica.engine.expert_imbalance, 1.0), **self.common,
         )  # fmt: skip
         self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
 
@@ -352,11 +353,15 @@ class _Pass:
         links: dict[str, Any] = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
         ranks = self.layouts.tp * self.layouts.attention_dp
         row = (ffn.latent or self.hidden) * ACTIVATION_BYTES
-        spread = np.minimum(float(ffn.top_k), self.layouts.ep)
+        # A token travels once to each rank that holds any of its experts.
+        spread = active_experts(self.layouts.ep, 1.0, float(ffn.top_k))
         exchange = 2 * all_to_all_seconds(self.tokens / self.layouts.tp * spread * row, ranks, **links)
+        exchange = exchange + self.replica.engine.exchange_start
         gathered = self.routed_tokens * row
         gather = 2 * all_gather_seconds(gathered, ranks, **links)
-        routed = np.where(self.layouts.ep > 1, np.minimum(exchange, gather), gather)
+        if self.replica.engine.expert_exchange == "fastest":
+            exchange = np.minimum(exchange, gather)
+        routed = np.where(self.layouts.ep > 1, exchange, gather)
         self._add("expert dispatch", routed, times * (self.layouts.attention_dp > 1))
 
 

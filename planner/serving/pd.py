@@ -7,12 +7,13 @@ Everything in flight is somewhere: N = X * (TTFT + (osl-1) * D(B)), B = X * (osl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from planner.job.slo import QUANTILE
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
 from planner.serving.latency import first_token_overhead, wait, z_score
 from planner.serving.layout import Array, BoolArray, Layouts, floats
@@ -32,20 +33,43 @@ from planner.serving.transfer import (
 _BISECTIONS = 60
 # Above this load of the prefill pool its queue holds what the loop leaves over.
 _LIMITED = 0.95
+# Mean of a Brownian bridge above its running minimum: 0.627 at its end (sqrt(pi/8)), so much over its length.
+_BRIDGE = 0.47
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Replicas of one pool, one element per row."""
+    """Replicas of one pool, one element per row; ``blocks`` where a replica is itself split between attention and
+    feed-forward workers."""
 
     replica: Replica
     layouts: Layouts
     count: Array
+    blocks: tuple[AttentionFfn, Workers] | None = None
 
     @property
     def gpus(self) -> Array:
         """GPUs of the pool."""
-        return self.count * self.layouts.gpus
+        return self.count * (self.layouts.gpus if self.blocks is None else self.blocks[1].gpus)
+
+    def memory(self, lengths: Lengths) -> Memory:
+        """Budget of the GPUs that hold the cache; without a slot where the feed-forward workers do not fit."""
+        if self.blocks is None:
+            return memory(self.replica, self.layouts, lengths)
+        held, blocks = self.blocks[0].memories(self.blocks[1], lengths)
+        return replace(held, slots=np.where(blocks.fits, held.slots, 0.0))
+
+    def table(self, largest: float, lengths: Lengths) -> DecodeTable:
+        """D(B) of every row; with ``blocks`` all micro-batches of an attention-FFN split count as one batch."""
+        if self.blocks is None:
+            return DecodeTable.of(self.replica, self.layouts, largest, lengths)
+        split, workers = self.blocks
+        return DecodeTable.tabulate(
+            lambda batch: split.stages(workers, batch * self.layouts.attention_dp, lengths).iteration(
+                workers.micro_batches
+            ),
+            largest, len(self.count),
+        )  # fmt: skip
 
 
 def one_domain(prefill: Role, decode: Role) -> Array:
@@ -103,6 +127,7 @@ class SplitLoop:
     roles: tuple[Role, Role]
     lengths: Lengths
     rate: Array
+    concurrency: Array
     mean_ttft: Array
     limited: BoolArray
 
@@ -122,6 +147,22 @@ class SplitLoop:
         spread = self.prefill.wait(share, replicas, statistic) - chance
         return self.mean_ttft + np.where(self.limited, 0.0, spread)
 
+    def load_test(self, statistic: str) -> tuple[Array, Array]:
+        """TTFT and requests/s as a load test reports them that starts all of its N requests at once.
+
+        Outputs of like length keep the crowd together: every round brings N prompts in random order within the time
+        in which the pool computes N. Their wait is a Brownian bridge reflected at zero, on average sqrt(N) * _BRIDGE
+        services (for Poisson arrivals at the same rate it would be that of the load), and never below that.
+        """
+        share, replicas = self.rate / self.roles[0].count, self.roles[0].count
+        chance = self.prefill.wait(share, replicas, "mean")
+        service = 1.0 / (self.prefill.capacity * replicas)
+        others = np.maximum(self.concurrency - 1.0, 0.0)
+        crowd = np.where(self.limited, 0.0, np.maximum(_BRIDGE * np.sqrt(others) * service - chance, 0.0))
+        cycle = self.mean_ttft + crowd + self.lengths.decodes * self.mean_tpot
+        ttft = self.ttft("mean" if statistic == "p50" else statistic) + crowd
+        return ttft, np.minimum(self.rate, self.concurrency / cycle)
+
     def tpot(self, statistic: str) -> Array:
         """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody."""
         return self.mean_tpot
@@ -136,11 +177,11 @@ def closed_split(
     lets its wait grow until everybody is accounted for; what finds no decode slot waits for one.
     """
     times = prefill_times(prefill.replica, prefill.layouts, lengths)
-    budget = memory(decode.replica, decode.layouts, lengths)
+    budget = decode.memory(lengths)
     link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
     ranks = decode.count * decode.layouts.attention_dp
     most = np.maximum(np.minimum(concurrency / ranks, np.maximum(budget.slots, 1.0)), 1e-6)
-    table = DecodeTable.of(decode.replica, decode.layouts, float(most.max()), lengths)
+    table = decode.table(float(most.max()), lengths)
 
     def state(batch: Array) -> tuple[Array, Array, Array]:
         tpot = table.at(batch)
@@ -161,7 +202,7 @@ def closed_split(
     tpot, rate, ttft = state(low)
     waiting = np.maximum(concurrency / rate - lengths.decodes * tpot - ttft, 0.0)
     limited = rate / prefill.count > _LIMITED * times.capacity
-    return SplitLoop(times, budget, low, tpot, (prefill, decode), lengths, rate, ttft + waiting, limited)
+    return SplitLoop(times, budget, low, tpot, (prefill, decode), lengths, rate, concurrency, ttft + waiting, limited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +238,9 @@ class SplitFlow:
 
     def tpot(self, statistic: str) -> Array:
         """TPOT of the request at a percentile: only the Poisson fluctuation of the batch moves it."""
-        return self.mean_tpot + z_score(statistic) * np.sqrt(self.batch) * self.slope
+        carried = np.isfinite(self.batch)
+        spread = z_score(statistic) * np.sqrt(np.where(carried, self.batch, 0.0)) * self.slope
+        return np.where(carried, self.mean_tpot + spread, np.inf)
 
 
 def open_split(
@@ -205,10 +248,10 @@ def open_split(
 ) -> SplitFlow:
     """Both pools at ``rate`` requests/s [rows]: bisection on the table of D(B) finds the batch that carries it."""
     times = prefill_times(prefill.replica, prefill.layouts, lengths)
-    budget = memory(decode.replica, decode.layouts, lengths)
+    budget = decode.memory(lengths)
     link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
     top = np.maximum(np.broadcast_to(budget.slots, rate.shape), 1.0)
-    table = DecodeTable.of(decode.replica, decode.layouts, float(top.max()), lengths)
+    table = decode.table(float(top.max()), lengths)
     per_replica = rate / decode.count
     low, high = np.zeros_like(top), top.copy()
     for _ in range(_BISECTIONS):

@@ -144,7 +144,7 @@ def recheck(
     entries = [_Entry(candidate) for candidate in outcome.ranked]
     for done in range(2 * job.simulate_top):
         entries.sort(key=lambda entry: (entry.failed, key(entry.now)))
-        following = next((e for e in entries[: job.simulate_top] if e.checked is None), None)
+        following = next((e for e in entries[: job.simulate_top] if e.checked is None and e.simulated), None)
         if following is None:
             break
         if progress is not None:
@@ -164,6 +164,11 @@ class _Entry:
     @property
     def now(self) -> Candidate:
         return self.candidate if self.checked is None else self.checked.candidate
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the event loop knows the mode: iterations that ping-pong between two kinds of workers it does not."""
+        return self.candidate.mode != "af"
 
     @property
     def failed(self) -> bool:

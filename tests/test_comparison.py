@@ -1,0 +1,211 @@
+"""Fleets side by side: exact mixtures equal brute force, and every limit holds in the answer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.api import Catalogs, compare
+from planner.comparison import Comparison, merged
+from planner.job.comparing import ComparisonRequest, parse_comparison
+from planner.plan import Plan
+from planner.search.mixed import Menu, build_menu
+from planner.search.mixture import Offer
+from planner.serving.engine import load_engine
+
+PRICES = Catalogs().hardware
+
+
+def asked(*fleet: str, model: str = "llama-3.1-8b", **words: Any) -> ComparisonRequest:
+    options: dict[str, Any] = {
+        "workload": None, "trace": None, "rate": None, "isl": "1000", "osl": "200", "headroom": "100%", "spare": 0,
+        "budget": None, "spot_share": None, "solver": "auto", "time_limit": "60s", "ttft": "1s", "tpot": "40ms",
+        "weights": "bf16", "kv": "bf16",
+    }  # fmt: skip
+    return parse_comparison(model=model, fleet=list(fleet), **{**options, **words})
+
+
+def plan(found: Comparison, fleet: str) -> Plan:
+    (entry,) = [e for e in found.entries if e.fleet == fleet]
+    assert entry.plan is not None, entry.reason
+    return entry.plan
+
+
+def menu_of(request: ComparisonRequest) -> Menu:
+    known = Catalogs()
+    # Enough GPUs for the layouts that an unlimited fleet could want: a menu is the same for all fleets.
+    found = [s for fleet in request.fleets for s in known.fleet_offer(fleet).supplies]
+    supplies = [replace(s, count=2 * s.accelerator.gpus_per_node) for s in found]
+    return build_menu(known.model(request.job.model), load_engine("vllm"), supplies, request.job, request.classes)
+
+
+def kinds(menu: Menu) -> list[tuple[str, int, float]]:
+    """GPU type, GPUs and requests/s of every kind of replica, one request class."""
+    return [(gpu, size, t.capacity["all"]) for t in menu.templates for gpu, size in t.gpus.items()]
+
+
+def most(menu: Menu, fleet: dict[str, int]) -> float:
+    """Requests/s of the best mixture: each type on its own, every way to cut its GPUs into replicas."""
+    total = 0.0
+    for gpu, count in fleet.items():
+        best = [0.0] * (count + 1)
+        for used in range(1, count + 1):
+            options = [best[used - size] + rate for g, size, rate in kinds(menu) if g == gpu and size <= used]
+            best[used] = max([best[used - 1], *options])
+        total += best[count]
+    return total
+
+
+def cheapest(menu: Menu, fleet: dict[str, int], price: dict[str, float], rate: float) -> float:
+    """Least cost over all numbers of GPUs of each type, each carrying the most that it can."""
+    costs = [math.inf]
+    for counts in itertools.product(*(range(n + 1) for n in fleet.values())):
+        part = dict(zip(fleet, counts, strict=True))
+        if most(menu, part) >= rate * (1 - 1e-9):
+            costs.append(sum(n * price[g] for g, n in part.items()))
+    return min(costs)
+
+
+def price(gpu: str) -> float:
+    found = PRICES.reference_price(gpu)
+    assert found is not None
+    return found.usd_per_gpu_hour
+
+
+@pytest.mark.parametrize(
+    ("model", "fleet"), [("llama-3.1-70b", {"h100-sxm": 7}), ("llama-3.1-8b", {"l40s": 3, "h100-sxm": 2})]
+)
+def test_goodput_equals_brute_force(model: str, fleet: dict[str, int]) -> None:
+    request = asked(",".join(f"{g}:{n}" for g, n in fleet.items()), model=model)
+    found = compare(request).entries[0].plan
+    assert found is not None
+    assert found.predicted.request_rate == pytest.approx(most(menu_of(request), fleet), rel=1e-5)
+    assert found.certificate.status == "optimal"
+
+
+@pytest.mark.parametrize("rate", [3.0, 25.0, 50.0])
+def test_the_cheapest_fleet_for_a_rate_equals_brute_force(rate: float) -> None:
+    request = asked("h100-sxm:3", "l40s:6", rate=f"{rate}/s")
+    found, menu = compare(request), menu_of(request)
+    prices = {"h100-sxm": price("h100-sxm"), "l40s": price("l40s")}
+    for name, fleet in (
+        ("h100-sxm:3", {"h100-sxm": 3}),
+        ("l40s:6", {"l40s": 6}),
+        ("union", {"h100-sxm": 3, "l40s": 6}),
+    ):
+        expected = cheapest(menu, fleet, prices, rate)
+        (entry,) = [e for e in found.entries if e.fleet == name]
+        got = math.inf if entry.plan is None else entry.plan.cost_usd_per_hour
+        assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_union_is_never_worse_than_any_given_fleet() -> None:
+    free = compare(asked("h100-sxm:2", "l40s:4"))
+    assert plan(free, "union").predicted.request_rate >= max(
+        plan(free, name).predicted.request_rate for name in ("h100-sxm:2", "l40s:4")
+    )
+    rated = compare(asked("h100-sxm:2", "l40s:6", rate="12/s"))
+    costs = [e.plan.cost_usd_per_hour for e in rated.entries if e.given and e.plan is not None]
+    assert plan(rated, "union").cost_usd_per_hour == min(c for c in costs if c is not None)
+
+
+def test_seven_gpus_run_unequal_replicas_where_that_carries_more() -> None:
+    """A 70B model in bf16 fits on two GPUs at the least: 4 + 2 (the seventh idles) beats 2 + 2 + 2."""
+    request = asked("h100-sxm:7", model="llama-3.1-70b")
+    found, menu = plan(compare(request), "h100-sxm:7"), menu_of(request)
+    equal = max(7 // size * rate for _, size, rate in kinds(menu))
+    assert found.mode == "mixed" and len({(p.layout.tp, p.layout.pp) for p in found.pools}) > 1
+    assert found.predicted.request_rate > 1.05 * equal
+    used = sum(p.replicas * p.layout.tp * p.layout.pp for p in found.pools)
+    assert (found.gpus_total, found.gpus_idle) == (used, 7 - used)
+
+
+def test_headroom_spare_and_budget_hold_in_the_plan() -> None:
+    free = plan(compare(asked("h100-sxm:4")), "h100-sxm:4").predicted.request_rate
+    tight = plan(compare(asked("h100-sxm:4", headroom="80%")), "h100-sxm:4")
+    assert tight.predicted.request_rate == pytest.approx(0.8 * free, rel=1e-5)
+    spared = plan(compare(asked("h100-sxm:4", spare=1)), "h100-sxm:4")
+    assert spared.predicted.request_rate == pytest.approx(0.75 * free, rel=1e-5)
+    budget = 2.5 * price("h100-sxm")
+    poor = plan(compare(asked("h100-sxm:4", budget=f"{budget}usd/h")), "h100-sxm:4")
+    assert poor.cost_usd_per_hour is not None and poor.cost_usd_per_hour <= budget
+    assert poor.predicted.request_rate == pytest.approx(0.5 * free, rel=1e-5)
+
+
+def offers(tmp_path: Path, *rows: str, name: str = "mine") -> str:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text("offers:\n" + "".join(f"  - {{{row}}}\n" for row in rows))
+    return str(path)
+
+
+def test_two_offers_of_one_gpu_carry_what_as_many_of_one_offer_do(tmp_path: Path) -> None:
+    mixed = offers(tmp_path, "gpu: h100-sxm, count: 1, usd_per_gpu_hour: 3",
+                   "gpu: h100-sxm, count: 2, usd_per_gpu_hour: 1, spot: true")  # fmt: skip
+    found = compare(asked(mixed, "h100-sxm:3"))
+    terms, plain = plan(found, "mine"), plan(found, "h100-sxm:3")
+    assert terms.predicted == plain.predicted and terms.gpus == plain.gpus == {"h100-sxm": 3}
+    assert terms.cost_usd_per_hour == pytest.approx(1 * 3 + 2 * 1)
+    assert sorted(terms.notes) == ["1 x h100-sxm on demand at 3 $/h", "2 x h100-sxm spot at 1 $/h"]
+    few = plan(compare(asked(mixed, spot_share="50%")), "mine")
+    assert few.gpus == {"h100-sxm": 2} and few.cost_usd_per_hour == pytest.approx(3 + 1)
+
+
+def test_regions_add_up(tmp_path: Path) -> None:
+    fleets = [offers(tmp_path, f"gpu: h100-sxm, count: 2, region: {r}", name=r) for r in ("eu", "us")]
+    found = compare(asked(*fleets))
+    assert plan(found, "union").predicted.request_rate == pytest.approx(
+        sum(plan(found, r).predicted.request_rate for r in ("eu", "us")), rel=1e-5
+    )
+    assert {m.gpu for m in found.marginal} == {"h100-sxm eu", "h100-sxm us"}
+
+
+def test_nodes_are_rented_whole(tmp_path: Path) -> None:
+    """One GPU would do; a node of four is what there is."""
+    nodes = offers(tmp_path, "gpu: h100-sxm, count: 8, usd_per_gpu_hour: 2, node_gpus: 4")
+    found = plan(compare(asked(nodes, rate="1/s")), "mine")
+    assert (found.gpus, found.cost_usd_per_hour) == ({"h100-sxm": 4}, 8)
+
+
+def test_the_marginal_value_is_that_of_solving_again_with_one_more() -> None:
+    found = compare(asked("h100-sxm:2", "l40s:3", rate="40/s"))
+    for index, (gpu, fleets) in enumerate((("h100-sxm", "h100-sxm:3,l40s:3"), ("l40s", "h100-sxm:2,l40s:4"))):
+        value = found.marginal[index]
+        more = compare(asked(fleets, rate="40/s")).entries[0].plan
+        before = plan(found, "union")
+        assert more is not None and value.gpu == gpu
+        assert more.cost_usd_per_hour is not None and before.cost_usd_per_hour is not None
+        assert value.usd_per_hour == pytest.approx(before.cost_usd_per_hour - more.cost_usd_per_hour, abs=1e-3)
+        outputs = [compare(asked(f)).entries[0].plan for f in ("h100-sxm:2,l40s:3", fleets)]
+        gain = outputs[1].predicted.output_tok_s - outputs[0].predicted.output_tok_s  # type: ignore[union-attr]
+        assert value.output_rate == pytest.approx(gain, rel=1e-3, abs=0.5)
+
+
+def test_unlimited_types_carry_the_rate_alone() -> None:
+    found = compare(asked("h100-sxm:1", "l40s:1", rate="200/s"))
+    assert [e.fleet for e in found.entries] == ["h100-sxm:1", "l40s:1", "union", "unlimited h100-sxm", "unlimited l40s"]
+    assert [e.plan is None for e in found.entries] == [True, True, True, False, False]
+    assert all(e.reason and "more needed" in e.reason for e in found.entries[:3])
+    assert plan(found, "unlimited l40s").predicted.request_rate == pytest.approx(200)
+    assert found.winner == "" and "no fleet" in found.why
+
+
+def test_names_of_fleets_mean_nothing_and_stay_apart(tmp_path: Path) -> None:
+    union = offers(tmp_path, "gpu: l40s, count: 1", name="union")
+    endless = offers(tmp_path, "gpu: h100-sxm, count: 1", name="unlimited h100-sxm")
+    found = compare(asked(union, endless, endless, rate="1/s"))
+    names = [e.fleet for e in found.entries if e.given]
+    assert names == ["union (2)", "unlimited h100-sxm", "unlimited h100-sxm (2)"]
+    assert found.winner == "union (2)"
+
+
+def test_offers_on_equal_terms_add_up_and_others_are_named_by_what_differs() -> None:
+    same = merged([Offer("x", "x", 1.0, 2), Offer("x", "x", 1.0, 3)])
+    assert [(o.id, o.available) for o in same] == [("x", 5)]
+    assert merged([Offer("x", "x", 1.0, 2), Offer("x", "x", 1.0, None)])[0].available is None
+    other = merged([Offer("x", "x", 1.0, 2, 8), Offer("x", "x", 1.0, 3, 4), Offer("y", "y", 9.0, 1)])
+    assert [o.id for o in other] == ["x in nodes of 8", "x in nodes of 4", "y"]
