@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fit accuracy clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml
@@ -26,6 +26,14 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/bench_search.py
+
+# All fitted constants, from the measurements. The operator fit needs ../shared/measured/ops and scipy.
+fit: $(VENV)/installed
+	$(BIN)/python benchmarks/fit_engines.py --write
+	$(MAKE) accuracy
+
+accuracy: $(VENV)/installed
+	$(BIN)/python benchmarks/update_readme.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

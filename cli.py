@@ -48,6 +48,9 @@ CatalogOption = Annotated[
     list[Path] | None,
     typer.Option("--catalog", help="Folder with your own GPUs, models, engines or prices. Repeatable."),
 ]
+ProfileOption = Annotated[
+    Path | None, typer.Option("--profile", help="Calibration that planner calibrate wrote.", show_default=False)
+]
 AssumeOption = Annotated[str | None, typer.Option("--assume-arch", help="Family to assume for an unknown model_type.")]
 IslOption = Annotated[str | None, typer.Option("--isl", help="Mean prompt tokens, for example 4000 or 4k.")]
 OslOption = Annotated[str | None, typer.Option("--osl", help="Mean output tokens.")]
@@ -132,6 +135,7 @@ def search(
     out: OutOption = None,
     catalog: CatalogOption = None,
     assume_arch: AssumeOption = None,
+    profile: ProfileOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Rank the plans that fit in memory and meet the latency targets.
@@ -150,7 +154,7 @@ def search(
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
     )  # fmt: skip
     with _progress() as progress:
-        found = run(job, catalogs=_catalogs(catalog, assume_arch), progress=progress, argv=sys.argv[1:])
+        found = run(job, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress, argv=sys.argv[1:])
     emit_plans(found, output, out)
     emit_report(found, report, _catalogs(catalog, assume_arch))
 
@@ -181,12 +185,13 @@ def estimate(
     out: OutOption = None,
     catalog: CatalogOption = None,
     assume_arch: AssumeOption = None,
+    profile: ProfileOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Predict one fixed configuration with time by operator, or many from a CSV file."""
     from planner.report.emit import check_formats, emit_predictions
 
-    catalogs = _catalogs(catalog, assume_arch)
+    catalogs = _catalogs(catalog, assume_arch, profile)
     if points is not None:
         if model is not None:
             raise InputError(f"MODEL {model!r} and --from cannot go together", hint="the file names the models")
@@ -219,6 +224,7 @@ def explain(
     out: OutOption = None,
     catalog: CatalogOption = None,
     assume_arch: AssumeOption = None,
+    profile: ProfileOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Why this plan: time by operator, memory, rejected candidates by reason, what relaxing an SLO buys."""
@@ -229,7 +235,7 @@ def explain(
     check_formats(output, out, allowed=("table", "json"))
     found = read_plan_file(plan)
     with _progress() as progress:
-        explanation = explain_plan(found, rank, _catalogs(catalog, assume_arch), progress)
+        explanation = explain_plan(found, rank, _catalogs(catalog, assume_arch, profile), progress)
     emit_explanation(explanation, output, out)
 
 
@@ -262,6 +268,7 @@ def simulate(
     out: OutOption = None,
     catalog: CatalogOption = None,
     assume_arch: AssumeOption = None,
+    profile: ProfileOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Replay a workload or a trace on a saved plan, request by request."""
@@ -279,7 +286,8 @@ def simulate(
     )  # fmt: skip
     found = read_plan_file(plan)
     with _progress() as progress:
-        done = run(found, rank, options, catalogs=_catalogs(catalog, assume_arch), progress=show_requests(progress))
+        catalogs = _catalogs(catalog, assume_arch, profile)
+        done = run(found, rank, options, catalogs=catalogs, progress=show_requests(progress))
     emit_replay(done, output, out, timeline)
 
 
@@ -356,6 +364,57 @@ def allocate(
     problem = read_allocation(profile)
     result = run(problem, SolveOptions(solver=solver, seconds=parse_duration(time_limit, "--time-limit")))
     _leave(emit_allocation(result, output, out))
+
+
+@app.command()
+def validate(
+    by: Annotated[str, typer.Option("--by", help="Columns to split by: gpu, model, family, engine, weights.")] = "",
+    output: OutputOption = "table",
+    out: OutOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Accuracy of this build on the measured points it ships, in sample and with their group left out of the fit."""
+    from planner.accuracy.validate import validate as run
+    from planner.report.accuracy import FORMATS, validation_text
+    from planner.report.emit import check_formats, emit
+
+    check_formats(output, out, allowed=FORMATS)
+    with _progress() as progress:
+        progress("predicting the shipped measurements")
+        found = run([name.strip() for name in by.split(",") if name.strip()])
+    emit(lambda form: validation_text(found, form), output, out)
+
+
+@app.command()
+def calibrate(
+    results: Annotated[list[Path], typer.Argument(help="Load-test results, or a points CSV.", show_default=False)],
+    model: Annotated[str, typer.Option("--model", help="Model, where the files do not say.")] = "",
+    gpu: Annotated[str, typer.Option("--gpu", help="GPU type, where the files do not say.")] = "",
+    engine: Annotated[str, typer.Option("--engine", help="Engine, where the files do not say.")] = "",
+    weights: Annotated[str, typer.Option("--weights", help="Weight precision.")] = "bf16",
+    kv: Annotated[str, typer.Option("--kv", help="KV cache precision; default: the engine's.")] = "",
+    tp: Annotated[int, typer.Option("--tp", min=1)] = 1,
+    attention_dp: Annotated[int, typer.Option("--attention-dp", min=1)] = 1,
+    pp: Annotated[int, typer.Option("--pp", min=1)] = 1,
+    ep: Annotated[int, typer.Option("--ep", min=1)] = 1,
+    replicas: Annotated[int, typer.Option("--replicas", min=1)] = 1,
+    output: OutputOption = "table",
+    out: Annotated[Path, typer.Option("--out", help="Where the profile goes.")] = Path("profile.toml"),
+    catalog: CatalogOption = None,
+    assume_arch: AssumeOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """Fit your own load tests: vLLM, SGLang, aiperf, genai-perf, guidellm, points CSV. Three points already help."""
+    from planner.accuracy.calibrate import calibrate_results
+    from planner.job.results import Deployment
+    from planner.report.calibration import emit_calibration
+    from planner.report.emit import check_formats
+
+    check_formats(output, None, allowed=("table", "json", "md"))
+    layout = {"tp": tp, "attention_dp": attention_dp, "pp": pp, "ep": ep, "replicas": replicas}
+    deployment = Deployment(model=model, gpu=gpu, weights=weights, kv=kv, engine=engine, **layout)
+    found = calibrate_results(results, deployment, _catalogs(catalog, assume_arch))
+    emit_calibration(found, output, out)
 
 
 @app.command()
@@ -448,10 +507,11 @@ def _list_or_show(action: str | None, name: str | None, output: str, listing: An
         raise InputError(f"catalog: cannot read {action!r}", hint="planner catalog gpus show h100-sxm")
 
 
-def _catalogs(folders: list[Path] | None, assume: str | None = None) -> Any:
-    from planner.api import Catalogs
+def _catalogs(folders: list[Path] | None, assume: str | None = None, profile: Path | None = None) -> Any:
+    from planner.api import NO_PROFILE, Catalogs
+    from planner.serving.profile import read_profile
 
-    return Catalogs(tuple(folders or ()), assume)
+    return Catalogs(tuple(folders or ()), assume, read_profile(profile) if profile else NO_PROFILE)
 
 
 def _job(**options: Any) -> Any:

@@ -1,64 +1,49 @@
 """Fit the engine overheads on whole-engine measurements, and score them on groups that were left out.
 
-usage: python benchmarks/fit_engines.py [../shared/measured/e2e_points.csv]
+Every constant is a physical prior times exp(x), x ~ N(0, sd); most are shared by all engines. Residuals are log ratios
+of TPOT, throughput, TTFT and static duration. Left-out scores solve the linearised problem without each group and
+predict that group exactly. ``--write`` saves the constants to hardware_catalog/engines, those without each group to
+validation/left_out.json, and the error bands of left-out points to validation/bands.toml.
 
-Every constant is a physical prior times exp(x), x ~ N(0, sd); most are shared by all engines. The result is printed, to
-be rounded into hardware_catalog/engines. Residuals are log ratios of TPOT, throughput, TTFT and static duration.
-Left-out scores solve the linearised problem without each (model family, GPU) group and predict that group exactly.
+    python benchmarks/fit_engines.py [--write] [--rounds 4]
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import subprocess
+import datetime
+import json
+import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from planner.api import Catalogs, replica_of_point
-from planner.job.points import Point, read_points, write_predictions
-from planner.serving.engine import Engine
-from planner.serving.estimate import Estimate, estimate_points
-from planner.serving.replica import Replica
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from planner.accuracy.knobs import Knob, turned  # noqa: E402
+from planner.accuracy.left_out import GROUPINGS, group_name  # noqa: E402
+from planner.accuracy.measured import Measured, groups, shipped_points  # noqa: E402
+from planner.accuracy.predict import Predictor  # noqa: E402
+from planner.accuracy.score import decisions, error, pairs_of  # noqa: E402
+from planner.catalog.load import load_hardware  # noqa: E402
+from planner.serving.estimated import Estimate  # noqa: E402
 
 Theta = np.ndarray
-
-
-@dataclass(frozen=True)
-class Knob:
-    """A constant to fit: field of Engine, prior and sd of its log, engines and eras that it touches (None: all)."""
-
-    field: str
-    prior: float
-    sd: float
-    engines: tuple[str, ...] | None = None
-    old: bool | None = None
-
-    def touches(self, point: Point) -> bool:
-        """Whether the knob changes the engine of a point."""
-        era = point.mode == "static"
-        return (self.engines is None or point.engine in self.engines) and (self.old is None or self.old == era)
-
-    @property
-    def name(self) -> str:
-        """How tables call it."""
-        era = {None: "", True: " old", False: " new"}[self.old]
-        return f"{self.field} {'/'.join(self.engines or ('all',))}{era}"
-
-
+ROOT = HERE.parent
 TRT = ("trtllm", "nim")
 CPP = ("trtllm", "lmdeploy-turbomind")
 KNOBS = [
     Knob("dense_slowdown", 1.0, 0.15),
     Knob("attention_slowdown", 1.0, 0.15),
     Knob("expert_slowdown", 1.0, 0.15),
-    Knob("collective_slowdown", 1.0, 0.3),
+    Knob("collective_slowdown", 1.0, 0.15),
+    Knob("chunk_slowdown", 1.1, 0.1),
+    Knob("collective_wait", 1.5e-6, 0.5, old=False),
+    Knob("collective_wait", 3e-6, 0.5, old=True),
+    Knob("evenness", 3.0, 0.5),
     Knob("step", 1e-3, 0.5, old=False),
     Knob("sequence", 10e-6, 0.5, old=False),
     Knob("layer_gap", 20e-6, 0.4, old=False),
@@ -84,88 +69,49 @@ KNOBS = [
     Knob("step", 3e-3, 0.6, ("deepspeed-mii",), old=True),
     Knob("sequence", 10e-6, 0.5, ("deepspeed-mii",), old=True),
 ]
-MODERN = ("inferencex", "aiconfigurator-silicon")
-WEIGHT = {"tpot": 1.0, "rate": 0.7, "ttft": 0.25, "e2e": 0.7}
+WEIGHT = {"tpot": 1.0, "output_rate_per_gpu": 0.7, "ttft": 0.25, "e2e": 0.7}
 SIGMA = 0.12
+# Rows of one group err together, so they count as fewer: the data are thinned by a factor against the priors.
+THIN = 0.1
 
 
-def predictor(points: list[Point]) -> Callable[[Theta], list[Estimate]]:
-    """Give a function from log multipliers to predictions of all points."""
-    cache: dict[tuple[str, ...], Replica] = {}
-    catalogs = Catalogs()
-
-    def base(point: Point) -> Replica:
-        key = (
-            point.model,
-            point.gpu,
-            point.weights,
-            point.kv,
-            point.engine,
-            point.engine_version,
-            point.date,
-            point.mode,
-        )
-        if key not in cache:
-            cache[key] = replica_of_point(point, catalogs)
-        return cache[key]
-
-    def predict(theta: Theta) -> list[Estimate]:
-        def adjusted(point: Point) -> Replica:
-            replica = base(point)
-            engine: Engine = replica.engine
-            for knob, x in zip(KNOBS, theta, strict=True):
-                if knob.touches(point):
-                    engine = replace(engine, **{knob.field: knob.prior * float(np.exp(x))})
-            return replace(replica, engine=engine)
-
-        return estimate_points(points, adjusted)
-
-    return predict
+def values_of(theta: Theta) -> list[float]:
+    """Constants from log multipliers."""
+    return [knob.prior * float(np.exp(x)) for knob, x in zip(KNOBS, theta, strict=True)]
 
 
-def residuals(points: list[Point], found: list[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Log ratios, their weights, and the row each belongs to."""
+def predict(points: Sequence[Measured], theta: Theta, predictor: Predictor) -> list[Estimate]:
+    """Predictions of all points with the constants at ``theta``."""
+    values = values_of(theta)
+    return predictor([m.point for m in points], lambda point, engine: turned(engine, point, KNOBS, values))
+
+
+def residuals(points: Sequence[Measured], found: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log ratios, their weights, and the row each belongs to; PD is predicted with these constants, never fitted."""
     values, weights, rows = [], [], []
-    for index, (point, guess) in enumerate(zip(points, found, strict=True)):
-        if guess.status != "ok":
+    for index, (measured, guess) in enumerate(zip(points, found, strict=True)):
+        if guess.status != "ok" or measured.point.mode not in ("aggregated", "static"):
             continue
-        pairs = {
-            "tpot": (guess.tpot, _ms(point, "tpot_ms")),
-            "ttft": (guess.ttft, _ms(point, "ttft_ms")),
-            "rate": (guess.output_rate_per_gpu, _number(point, "output_tok_s_per_gpu")),
-            "e2e": (guess.e2e, _ms(point, "e2e_latency_ms") if point.mode == "static" else None),
-        }
-        for name, (ours, theirs) in pairs.items():
-            if ours and theirs:
-                values.append(np.log(ours / theirs))
-                weights.append(WEIGHT[name])
-                rows.append(index)
+        for name, (theirs, ours) in measured.pairs(guess).items():
+            values.append(np.log(ours / theirs))
+            weights.append(WEIGHT[name])
+            rows.append(index)
     return np.array(values), np.array(weights), np.array(rows)
-
-
-def _number(point: Point, column: str) -> float | None:
-    text = point.extra.get(column)
-    return float(text) if text else None
-
-
-def _ms(point: Point, column: str) -> float | None:
-    value = _number(point, column)
-    return None if value is None else value / 1e3
 
 
 Fitted = tuple[Theta, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def solve(points: list[Point], predict: Callable[[Theta], list[Estimate]], rounds: int) -> Fitted:
+def solve(points: Sequence[Measured], predictor: Predictor, rounds: int) -> Fitted:
     """Gauss-Newton with Cauchy weights: theta, residuals, robust weights, Jacobian, rows."""
     theta = np.zeros(len(KNOBS))
     for _ in range(rounds):
-        r, w, rows = residuals(points, predict(theta))
+        r, w, rows = residuals(points, predict(points, theta, predictor))
         jacobian = np.empty((len(r), len(theta)))
         for k in range(len(theta)):
             shifted = theta.copy()
             shifted[k] += 0.05
-            jacobian[:, k] = (residuals(points, predict(shifted))[0] - r) / 0.05
+            jacobian[:, k] = (residuals(points, predict(points, shifted, predictor))[0] - r) / 0.05
         robust = w**2 / (1 + (r / (2.5 * SIGMA)) ** 2) / SIGMA**2
         theta = theta + step(theta, r, robust, jacobian)
         print(f"  weighted rms {np.sqrt(np.average(r**2, weights=w)):.4f}", file=sys.stderr)
@@ -174,94 +120,171 @@ def solve(points: list[Point], predict: Callable[[Theta], list[Estimate]], round
 
 def step(theta: Theta, r: np.ndarray, robust: np.ndarray, jacobian: np.ndarray) -> Theta:
     """One damped Newton step of weighted least squares with Gaussian priors."""
-    # Rows of one group err together, so they count as fewer: the data are thinned by a factor against the priors.
-    thin = 0.1
     precision = np.diag([1 / knob.sd**2 for knob in KNOBS])
-    hessian = thin * jacobian.T @ (robust[:, None] * jacobian) + precision
-    gradient = thin * jacobian.T @ (robust * r) + precision @ theta
+    hessian = THIN * jacobian.T @ (robust[:, None] * jacobian) + precision
+    gradient = THIN * jacobian.T @ (robust * r) + precision @ theta
     return -np.linalg.solve(hessian, gradient)
 
 
-def score(path: Path, points: list[Point], found: list[Estimate], by: str = "") -> str:
-    """Run the shared scorer."""
-    tool = path.parents[1] / "tools" / "score_estimates.py"
-    with TemporaryDirectory() as folder:
-        out = Path(folder) / "predictions.csv"
-        with out.open("w", newline="") as stream:
-            write_predictions([f.row() for f in found], stream)
-        command = [sys.executable, str(tool), str(path), str(out), *(["--by", by] if by else [])]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+LeftOutThetas = Mapping[tuple[str, ...], Theta]
 
 
-def left_out(points: list[Point], fitted: Fitted, key: Callable[[Point], object]) -> list[Estimate]:
-    """Predict every group with constants from which its rows were removed."""
+def thetas_without(points: Sequence[Measured], fitted: Fitted, columns: tuple[str, ...]) -> LeftOutThetas:
+    """Constants from which the rows of each group were removed."""
     theta, r, robust, jacobian, rows = fitted
-    members = defaultdict(list)
-    for index, point in enumerate(points):
-        members[key(point)].append(index)
-    result: dict[int, Estimate] = {}
-    for indices in members.values():
-        keep = ~np.isin(rows, indices)
-        other = theta + step(theta, r[keep], robust[keep], jacobian[keep])
-        found = predictor([points[i] for i in indices])(other)
-        result.update(zip(indices, found, strict=True))
+    labels = groups(points, columns)
+    found = {}
+    for label in dict.fromkeys(labels):
+        keep = np.array([labels[row] != label for row in rows])
+        found[label] = theta + step(theta, r[keep], robust[keep], jacobian[keep])
+    return found
+
+
+def predict_left_out(
+    points: Sequence[Measured], thetas: LeftOutThetas, columns: tuple[str, ...], predictor: Predictor
+) -> list[Estimate]:
+    """Predict every group with the constants that never saw it."""
+    labels, result = groups(points, columns), {}
+    for label, theta in thetas.items():
+        indices = [index for index, other in enumerate(labels) if other == label]
+        result.update(zip(indices, predict([points[i] for i in indices], theta, predictor), strict=True))
     return [result[i] for i in range(len(points))]
 
 
-def bands(points: list[Point], found: list[Estimate]) -> str:
-    """10 % and 90 % quantiles of measured/predicted for modern engines, by basis of the GPU family."""
-    ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for point, guess in zip(points, found, strict=True):
-        if point.mode != "aggregated" or guess.status != "ok":
-            continue
-        basis = "modelled" if point.gpu.startswith("mi") else "calibrated"
-        pairs = {
-            "tpot_ms": (guess.tpot, _ms(point, "tpot_ms")),
-            "ttft_ms": (guess.ttft, _ms(point, "ttft_ms")),
-            "output_tok_s": (guess.output_rate_per_gpu, measured_rate(point)),
-        }
-        for name, (ours, theirs) in pairs.items():
-            if ours and theirs:
-                ratios[basis, name].append(theirs / ours)
+def score(points: Sequence[Measured], found: Sequence[Estimate]) -> str:
+    """One line of errors by mode, and the decision quality."""
+    parts = []
+    for mode in sorted({m.point.mode for m in points}):
+        chosen = [i for i, m in enumerate(points) if m.point.mode == mode]
+        pairs = pairs_of([points[i] for i in chosen], [found[i] for i in chosen])
+        for name in WEIGHT:
+            e = error(pairs.get(name, []))
+            if e is not None:
+                parts.append(f"{mode} {name} {100 * e.mean:.1f}/{100 * e.median:.1f} ({e.count})")
+    quality = decisions(points, found)
+    return "  " + ", ".join(parts) + f"; decision quality {np.mean(quality):.4f}"
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+NOT_IN_BANDS = 0.1  # share of points below the band, and above it
+BAND_NAMES = {"output_tok_s": "output_rate_per_gpu", "tpot_ms": "tpot", "ttft_ms": "ttft"}
+
+
+def bands_text(points: Sequence[Measured], found: Sequence[Estimate], day: str) -> str:
+    """Quantiles of measured/predicted of left-out serving points by GPU family; ``other`` spans those of all."""
+    families = {gpu: entry.family for gpu, entry in load_hardware().accelerators.items()}
+    ratios: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for measured, guess in zip(points, found, strict=True):
+        if measured.modern and guess.status == "ok":
+            pairs, split = measured.pairs(guess), measured.point.mode != "aggregated"
+            key = measured.point.mode if split else families[measured.point.gpu]
+            for name, member in BAND_NAMES.items():
+                if member in pairs:
+                    ratios[key][name].append(pairs[member][0] / pairs[member][1])
     lines = [
-        f"  {basis:10s} {name:12s} n {len(r):4d}  {np.quantile(r, 0.1):.2f} to {np.quantile(r, 0.9):.2f}"
-        for (basis, name), r in sorted(ratios.items())
+        "# Lowest and highest measured/predicted that hold 80 % of serving points, their (model family, GPU) left out",
+        "# of the fit, by GPU family; `other`, for families never measured, spans the widest of them;",
+        "# deployments of several pools (pd) have a band of their own, whatever the family.",
+        f'source = "benchmarks/fit_engines.py on validation/points.csv"\nfitted = "{day}"',
     ]
-    return "\n".join(lines)
+    spans = {
+        family: {name: np.quantile(r, (NOT_IN_BANDS, 1 - NOT_IN_BANDS)) for name, r in table.items()}
+        for family, table in sorted(ratios.items())
+    }
+    single = [span for key, span in spans.items() if key not in ("pd", "af")]
+    other = {name: (min(s[name][0] for s in single), max(s[name][1] for s in single)) for name in BAND_NAMES}
+    for family, span in [*spans.items(), ("other", other)]:
+        lines.append(f"\n[{family}]")
+        if family in ratios:
+            lines.append(f"points = {len(ratios[family]['tpot_ms'])}")
+        lines += [f"{name} = [{low:.3f}, {high:.3f}]" for name, (low, high) in span.items()]
+    return "\n".join(lines) + "\n"
 
 
-def measured_rate(point: Point) -> float | None:
-    """Output tokens/s per GPU, as published or by the closed-loop identity."""
-    ttft, tpot = _ms(point, "ttft_ms"), _ms(point, "tpot_ms")
-    published = _number(point, "output_tok_s_per_gpu")
-    if published or not ttft or not tpot:
-        return published
-    return point.concurrency * point.osl / (ttft + point.osl * tpot) / (point.pool.gpus or 1)
+def left_out_text(points: Sequence[Measured], thetas: Mapping[str, LeftOutThetas], day: str) -> str:
+    """What validation/left_out.json holds."""
+    knobs = [
+        {"field": k.field, "prior": k.prior, "sd": k.sd, "engines": list(k.engines), "old": k.old} for k in KNOBS
+    ]
+    values = {
+        name: {group_name(label): [float(f"{v:.4g}") for v in values_of(theta)] for label, theta in table.items()}
+        for name, table in thetas.items()
+    }
+    lines = [f'{{"fitted": "{day}", "source": "benchmarks/fit_engines.py", "rows": {len(points)},', '"knobs": [']
+    lines += [",\n".join(json.dumps(knob) for knob in knobs), "],", '"left_out": {']
+    tables = [f"{json.dumps(name)}: {{\n{_entries(table)}\n}}" for name, table in values.items()]
+    return "\n".join([*lines, ",\n".join(tables), "}}"]) + "\n"
+
+
+def _entries(table: Mapping[str, list[float]]) -> str:
+    return ",\n".join(f"{json.dumps(group)}: {json.dumps(row)}" for group, row in table.items())
+
+
+SECTIONS = {
+    "overhead": ("step", "sequence", "layer_gap", "latent_gap", "recurrent_gap", "sparse_gap", "moe_gap"),
+    "kernels": (
+        "dense_slowdown", "attention_slowdown", "expert_slowdown", "collective_slowdown", "chunk_slowdown",
+        "collective_wait", "evenness",
+    ),
+    "first_token": ("offset", "decode_steps", "burst_rounds"),
+}  # fmt: skip
+KEYS = {"offset": ("offset_ms", 1e3), "evenness": ("expert_evenness", 1.0)}
+MICROSECONDS = (*SECTIONS["overhead"], "collective_wait")
+
+
+def write_constants(theta: Theta) -> None:
+    """Put the constants into the engine profiles; the keys must be there."""
+    folder = ROOT / "hardware_catalog" / "engines"
+    for knob, value in zip(KNOBS, values_of(theta), strict=True):
+        section = next(name for name, fields in SECTIONS.items() if knob.field in fields)
+        key, scale = KEYS.get(knob.field, (knob.field, 1.0))
+        if knob.field in MICROSECONDS:
+            key, scale = f"{knob.field}_us", 1e6
+        for engine in knob.engines or ("default",):
+            path = folder / f"{engine}.toml"
+            text = path.read_text(encoding="utf-8")
+            header = f"era.{section}" if knob.old and "[[era]]" in text else section
+            path.write_text(with_value(text, header, key, float(f"{value * scale:.3g}")), encoding="utf-8")
+
+
+def with_value(text: str, header: str, key: str, value: float) -> str:
+    """TOML text with ``key`` of table ``header`` set; comments and order stay."""
+    lines = text.splitlines()
+    if f"[{header}]" not in lines:
+        return text.rstrip("\n") + f"\n\n[{header}]\n{key} = {value}\n"
+    start = lines.index(f"[{header}]") + 1
+    end = next((i for i in range(start, len(lines)) if lines[i].startswith("[")), len(lines))
+    for i in range(start, end):
+        if lines[i].startswith(f"{key} = "):
+            lines[i] = re.sub(r"= [0-9.e+-]+", f"= {value}", lines[i], count=1)
+            return "\n".join(lines) + "\n"
+    lines.insert(start, f"{key} = {value}")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("points", nargs="?", default="../shared/measured/e2e_points.csv", type=Path)
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--write", action="store_true", help="save constants, left-out constants and bands")
     arguments = parser.parse_args()
-    path = arguments.points.resolve()
-    points = read_points(path)
-    with path.open(newline="") as stream:
-        family = {row["id"]: row["family"] for row in csv.DictReader(stream)}
-    predict = predictor(points)
-    print("== priors alone\n", score(path, points, predict(np.zeros(len(KNOBS)))))
-    fitted = solve(points, predict, arguments.rounds)
-    for knob, x in zip(KNOBS, fitted[0], strict=True):
-        print(f"{knob.name:42s} {knob.prior * np.exp(x):10.3g}   prior {knob.prior:.3g}")
-    print("== in sample\n", score(path, points, predict(fitted[0])))
-    print("== bands of left-out (model family, GPU) groups: measured/predicted, 80 %")
-    print(bands(points, left_out(points, fitted, lambda p: (family[p.id], p.gpu))))
-    for name, key in {
-        "(model family, GPU)": lambda p: (family[p.id], p.gpu),
-        "GPU": lambda p: p.gpu,
-        "model family": lambda p: family[p.id],
-    }.items():
-        print(f"== left out: {name}\n", score(path, points, left_out(points, fitted, key)))
+    points, predictor = shipped_points(), Predictor()
+    print("priors alone\n" + score(points, predict(points, np.zeros(len(KNOBS)), predictor)))
+    fitted = solve(points, predictor, arguments.rounds)
+    for knob, value in zip(KNOBS, values_of(fitted[0]), strict=True):
+        print(f"{knob.name:42s} {value:10.3g}   prior {knob.prior:.3g}")
+    print("in sample\n" + score(points, predict(points, fitted[0], predictor)))
+    thetas = {name: thetas_without(points, fitted, columns) for name, columns in GROUPINGS.items()}
+    found = {n: predict_left_out(points, thetas[n], columns, predictor) for n, columns in GROUPINGS.items()}
+    for name, estimates in found.items():
+        print(f"left out: {name}\n" + score(points, estimates))
+    if arguments.write:
+        day = datetime.date.today().isoformat()
+        write_constants(fitted[0])
+        (ROOT / "validation" / "left_out.json").write_text(left_out_text(points, thetas, day), encoding="utf-8")
+        bands = bands_text(points, found["model family and GPU"], day)
+        (ROOT / "validation" / "bands.toml").write_text(bands, encoding="utf-8")
 
 
 if __name__ == "__main__":

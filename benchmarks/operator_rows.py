@@ -218,13 +218,12 @@ def _latent(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
 
 
 def _moe(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
-    imbalance = rows["rows"] * rows["ep"] / (rows["tokens"] * rows["topk"])
     math = rows.kind.split(".")[1]
     kernel = "latency" if math.endswith(LATENCY_KERNEL) else "grouped"
     return experts_seconds(
         rows["tokens"], rows["hidden"], rows["inter"], rows["num_experts"], rows["topk"], ep=rows["ep"],
         tp=rows["tp"], gated=bool(rows["gated"][0]), math=math.removesuffix(LATENCY_KERNEL),
-        imbalance=imbalance, active=rows["active"], kernel=kernel, accelerator=accelerator(gpu),
+        rows=rows["rows"], active=rows["active"], kernel=kernel, accelerator=accelerator(gpu),
         efficiency=efficiency, cache_hot=True,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from fit_engines import score
 
 from planner.api import Catalogs, estimate, replica_of_point
 from planner.job.points import Point, read_points
-from planner.serving.estimate import Estimate
+from planner.serving.estimated import Estimate
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.simulation import simulate, summarize

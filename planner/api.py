@@ -29,10 +29,11 @@ from planner.search.mixture import Offer
 from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
-from planner.serving.engine import load_engine
+from planner.serving.engine import Engine, load_engine
 from planner.serving.estimate import estimate_points
 from planner.serving.estimated import Estimate
 from planner.serving.precision import kv_default
+from planner.serving.profile import Profile
 from planner.serving.replica import KV_BYTES, Replica
 from planner.simulation.check import PROBLEM, recheck
 from planner.simulation.replay import Replayed, replay
@@ -41,6 +42,7 @@ from planner.unequal import unequal_plan
 _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
 UNDATED_STATIC = "2024"
+NO_PROFILE = Profile()
 CURRENT = "current"
 # Splits that the shape of the model forbids are no candidates that failed.
 SHAPE_REASONS = ("divide by tp", "divide by ep", "does not divide", "spread", "spread evenly", "than layers")
@@ -48,10 +50,11 @@ SHAPE_REASONS = ("divide by tp", "divide by ep", "does not divide", "spread", "s
 
 @dataclass(frozen=True, slots=True)
 class Catalogs:
-    """Where names are looked up: the built-in catalogs and the user's folders over them."""
+    """Where names are looked up: the built-in catalogs, the user's folders over them, and the user's calibration."""
 
     folders: tuple[Path, ...] = ()
     assume_architecture: str | None = None
+    profile: Profile = NO_PROFILE
 
     @property
     def hardware(self) -> HardwareCatalog:
@@ -103,13 +106,21 @@ class Catalogs:
         accelerator = self.hardware.accelerator(gpu)
         profile = load_engine(engine or "vllm", self.folders, version=version, date=date)
         weights = _WEIGHT_NAMES.get(weights, weights)
-        kv = _KV_NAMES.get(kv, kv) or kv_default(weights, profile)
+        known = self.model(model)
+        kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile)
         if kv not in KV_BYTES:
             raise UnknownNameError("KV precision", kv, KV_BYTES)
         if weights not in PRECISIONS:
             raise UnknownNameError("weight precision", weights, PRECISIONS)
-        efficiency = load_efficiency(accelerator.family, self.folders)
-        return Replica(self.model(model), accelerator, efficiency, profile, weights, kv)
+        supply = self.calibrated(self._supply(accelerator, 1), known, profile)
+        return Replica(known, accelerator, supply.efficiency, supply.engine or profile, weights, kv)
+
+    def calibrated(self, supply: Supply, model: Model, engine: Engine) -> Supply:
+        """The supply as the user's profile has it for a model and engine; as it was without an entry."""
+        entry = self.profile.find(model.id, supply.accelerator.id, engine.id)
+        if entry is None:
+            return supply
+        return replace(supply, efficiency=replace(supply.efficiency, basis="calibrated"), engine=entry.apply(engine))
 
 
 def search(
@@ -127,7 +138,8 @@ def search(
     catalogs = catalogs or Catalogs()
     started = time.perf_counter()
     model = catalogs.model(job.model)
-    engine, supplies = load_engine(job.engine, catalogs.folders), catalogs.supplies(job.fleet)
+    engine = load_engine(job.engine, catalogs.folders)
+    supplies = [catalogs.calibrated(supply, model, engine) for supply in catalogs.supplies(job.fleet)]
     outcome = search_candidates(model, engine, supplies, job, progress)
     mixture = unequal_plan(model, engine, supplies, job, outcome)
     if not outcome.ranked and mixture is None:

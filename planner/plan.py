@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from planner.catalog.bands import plan_band
 from planner.errors import InputError
 from planner.job.job import Job
 from planner.search.ranking import Candidate, Outcome, Role, Share
@@ -175,14 +176,6 @@ class PlanFile(_Model):
         raise InputError(f"--plan {rank}: the file holds {len(self.plans)} plans", hint=f"1 to {len(self.plans)}")
 
 
-# Lowest and highest measured/predicted ratio that hold 80 % of left-out (model family, GPU) groups, as
-# benchmarks/fit_engines.py prints them; widened for families whose kernels were never measured.
-BANDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "calibrated": {"output_tok_s": (0.84, 1.16), "tpot_ms": (0.86, 1.19), "ttft_ms": (0.66, 1.61)},
-    "modelled": {"output_tok_s": (0.75, 1.25), "tpot_ms": (0.80, 1.30), "ttft_ms": (0.40, 1.70)},
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the simulation says of a candidate: its performance there, what a user should know, and the candidate at the
@@ -202,6 +195,7 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     fitted = all(pool.replica.efficiency.basis == "calibrated" for pool in candidate.pools)
     known = fitted and candidate.mode != "af"
     basis: Literal["modelled", "calibrated"] = "calibrated" if known else "modelled"
+    spans = plan_band(candidate.mode, [pool.replica.accelerator.family for pool in candidate.pools])
     shown = {
         "output_tok_s": predicted.output_tok_s,
         "tpot_ms": getattr(predicted.tpot_ms, percentile, predicted.tpot_ms.mean),
@@ -221,7 +215,7 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
         pools=[_pool(pool) for pool in candidate.pools],
         certificate=certificate,
         basis=basis,
-        band={k: (significant(v * BANDS[basis][k][0]), significant(v * BANDS[basis][k][1])) for k, v in shown.items()},
+        band={k: (significant(v * spans[k][0]), significant(v * spans[k][1])) for k, v in shown.items()},
     )
 
 

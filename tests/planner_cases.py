@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -46,7 +47,6 @@ def plain_engine(**changes: Any) -> Engine:
         "decode_steps": 0.0,
         "reserve": 0.0,
         "exchange_start": 0.0,
-        "expert_imbalance": 1.0,
         "utilization": 1.0,
         "utilization_ceiling": changes.get("utilization", 1.0),
         "of_free": False,
@@ -56,7 +56,8 @@ def plain_engine(**changes: Any) -> Engine:
         "chunk_tokens": 8192.0,
         "max_sequences": 1024.0,
     }
-    nothing |= {f"{kind}_slowdown": 1.0 for kind in ("dense", "attention", "expert", "collective")}
+    nothing |= {f"{kind}_slowdown": 1.0 for kind in ("dense", "attention", "expert", "collective", "chunk")}
+    nothing |= {"collective_wait": 0.0, "evenness": math.inf}
     known = {field.name for field in fields(Engine)}
     return replace(load_engine("vllm"), **{k: v for k, v in {**nothing, **changes}.items() if k in known})
 

@@ -23,14 +23,55 @@ LATENCY_KERNEL = "_latency"
 """Suffix of the constants of a kernel made for few rows per expert (trtllm-gen)."""
 
 
-def active_experts(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, *, skew: float = 1.0) -> Array:
-    """Expected distinct experts that ``tokens`` reach: E*(1 - (1 - k/E)**(skew*tokens)).
+EVEN = np.inf
+"""Evenness of uniform routing: every expert is equally popular."""
 
-    ``skew`` below 1 counts correlated tokens (real routing is uneven); 1 is uniform routing.
+
+def active_experts(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, *, evenness: float = EVEN) -> Array:
+    """Expected distinct experts that ``tokens`` reach: E*(1 - (1 + x/a)**-a), x = -tokens*ln(1 - k/E).
+
+    Popularity of an expert is Gamma distributed with squared variation 1/a, a = ``evenness``; a token misses an
+    expert of popularity p with probability exp(-p*x/tokens), whose mean is that power (negative binomial law).
+    Uniform routing (a -> infinity) is the usual E*(1 - (1 - k/E)**tokens); the first token always reaches k.
     """
     e, k, t = array(experts), array(top_k), array(tokens)
-    with np.errstate(divide="ignore"):
-        return -e * np.expm1(t * (skew * np.log1p(-np.minimum(k / e, 1.0)))) * (t > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        missed = -t * np.log1p(-np.minimum(k / e, 1.0))
+        if np.isfinite(evenness):
+            missed = evenness * np.log1p(missed / evenness)
+        reached = -e * np.expm1(-missed)
+    return np.where(t > 0, np.maximum(reached, np.minimum(k, e) * np.minimum(t, 1.0)), 0.0)
+
+
+_SPREAD = ((1.0, 0.0), (2.0, 0.5642), (4.0, 1.0294), (8.0, 1.4236), (16.0, 1.7660), (32.0, 2.0697), (64.0, 2.3437),
+           (128.0, 2.5946), (256.0, 2.8270), (512.0, 3.0445))  # fmt: skip
+
+
+def largest_of(count: ArrayLike) -> Array:
+    """Expected largest of ``count`` standard normal draws (Harter 1961), linear in log2 between powers of two."""
+    n, z = np.array(_SPREAD).T
+    return array(np.interp(np.log2(np.maximum(array(count), 1.0)), np.log2(n), z))
+
+
+def loaded_rank(
+    experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, ep: ArrayLike, *, evenness: float = EVEN
+) -> tuple[Array, Array]:
+    """Rows and active experts of the most loaded of ``ep`` expert-parallel ranks.
+
+    The mean rows m = tokens*k/ep of a rank vary with the draw of tokens (Poisson, 1/m) and with the popularity of its
+    E/ep experts (ep/(a*E)); its active experts are E/ep Bernoulli draws. Layers wait for the largest of ep ranks,
+    mean + z(ep)*deviation. A rank has no more rows than tokens * its experts, and no more active experts than rows.
+    """
+    e, k, t, n = array(experts), array(top_k), array(tokens), array(ep)
+    local = e / n
+    rows = t * k / n
+    busy = active_experts(e, k, t, evenness=evenness) / n
+    others = largest_of(n) * np.sqrt(1.0 - 1.0 / n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variation = np.sqrt(1.0 / np.maximum(rows, 1e-12) + 1.0 / (evenness * local))
+    most_rows = np.minimum(rows * (1.0 + others * variation), t * np.minimum(k, local))
+    most_busy = busy + others * np.sqrt(np.maximum(busy * (1.0 - busy / local), 0.0))
+    return most_rows, np.minimum(np.minimum(most_busy, local), np.maximum(most_rows, busy))
 
 
 def moe_constants(math: str, accelerator: Accelerator, efficiency: Efficiency) -> MoeConstants:
@@ -75,8 +116,8 @@ def experts_seconds(
     weight_bytes: float | None = None,
     accelerator: Accelerator,
     efficiency: Efficiency,
-    imbalance: ArrayLike = 1.0,
-    skew: float = 1.0,
+    evenness: float = EVEN,
+    rows: ArrayLike | None = None,
     active: ArrayLike | None = None,
     launch: Seconds | None = None,
     cache_hot: bool = False,
@@ -91,26 +132,26 @@ def experts_seconds(
     tokens : tokens of the whole expert-parallel group.
     width : intermediate width of one expert before the split over ``tp``.
     ep, tp : experts per rank = experts/ep, width per rank = width/tp.
-    imbalance : rows of the most loaded rank over the mean, at least 1.
-    skew : see `active_experts`; ``active`` gives the active experts of the rank instead.
+    evenness : see `loaded_rank`; ``rows`` and ``active`` give rows and active experts of the rank instead.
     kernel : ``grouped`` GEMMs, the ``latency`` kernel for few rows where the math type has one, or the ``best`` of
         both, as engines tune for each shape.
     """
     t, h, e, k = array(tokens), array(hidden), array(experts), array(top_k)
     w, ep_ = array(width) / array(tp), array(ep)
-    rows = t * k / ep_ * array(imbalance)
-    busy = active_experts(e, k, t, skew=skew) / ep_ if active is None else array(active)
+    routed, reached = loaded_rank(e, k, t, ep_, evenness=evenness)
+    load = routed if rows is None else array(rows)
+    busy = reached if active is None else array(active)
     stored = element_bytes(math) if weight_bytes is None else weight_bytes
     matrices = 3.0 if gated else 2.0
     effective = effective_math(math, accelerator)
     cached = efficiency.cache.experts if cache_hot else 0.0
     best: Array | None = None
     for constants in _kernels(math, kernel, accelerator, efficiency):
-        compute, traffic = _products(rows, busy, h, w, matrices, stored, effective, constants, accelerator)
+        compute, traffic = _products(load, busy, h, w, matrices, stored, effective, constants, accelerator)
         memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
         total = smooth_maximum(compute, memory, constants.overlap)
         bandwidth = constants.memory * accelerator.memory_bandwidth
-        total += h * (rows * constants.passes + t * constants.spread) * (2.0 / bandwidth)
+        total += h * (load * constants.passes + t * constants.spread) * (2.0 / bandwidth)
         total += constants.launch if launch is None else launch
         best = total if best is None else np.minimum(best, total)
     return np.where(t > 0, array(0.0) if best is None else best, 0.0)

@@ -83,13 +83,14 @@ def parse_points(lines: Iterable[str], where: str) -> Iterator[Point]:
     if missing:
         raise InputError(f"{where}: no column {', '.join(missing)}", hint=f"needed: {', '.join(REQUIRED)}")
     for number, row in enumerate(reader, start=2):
-        yield _point(
+        yield parse_row(
             {k: (v or "").strip() for k, v in row.items() if isinstance(k, str) and not isinstance(v, list)},
             number,
         )
 
 
-def _point(row: Mapping[str, str], line: int) -> Point:
+def parse_row(row: Mapping[str, str], line: int) -> Point:
+    """A point from the columns of a row; ``problem`` says what is wrong with it."""
     name = row.get("id") or f"line {line}"
     try:
         pd = row["mode"] == "pd"

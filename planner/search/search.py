@@ -54,7 +54,7 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
             for kv in kv_choices(supply.accelerator, weights, job.kv, engine):
                 if progress is not None:
                     progress(f"{supply.accelerator.id} {weights} kv {kv}: {len(found)} layouts")
-                replica = Replica(model, supply.accelerator, supply.efficiency, engine, weights, kv)
+                replica = Replica(model, supply.accelerator, supply.efficiency, supply.engine or engine, weights, kv)
                 outcome.candidates += len(found)
                 family = fitting(replica, found, job.workload, outcome.rejections)
                 if family is None:

@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 from planner.catalog.hardware import Accelerator
 from planner.cost.efficiency import Efficiency
 from planner.job.job import Job, Objective
+from planner.serving.engine import Engine
 from planner.units import UsdPerHour
 
 
 @dataclass(frozen=True, slots=True)
 class Supply:
     """GPUs of one type that the fleet offers, with their efficiency profile and price per GPU and hour (None:
-    unknown).
+    unknown). ``engine`` is the profile that the user calibrated on them, None for that of the job.
     """
 
     accelerator: Accelerator
     efficiency: Efficiency
     count: int
     price: UsdPerHour | None
+    engine: Engine | None = None
 
     def joined(self, other: Supply) -> Supply:
         """The GPUs of two offers of one type, at the lower of the known prices."""

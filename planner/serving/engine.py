@@ -36,11 +36,14 @@ class Engine:
     layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
     dense_slowdown, attention_slowdown, expert_slowdown, collective_slowdown : time of a kernel inside an engine over
         that of the same kernel in a benchmark loop (cold caches, sustained clocks, neighbours).
+    chunk_slowdown : time of an iteration that carries prompts over that of its kernels: shapes change from one to the
+        next, so that no captured graph or tuned tile fits, and clocks fall under dense work.
+    collective_wait : seconds that the ranks of a collective wait for the last one, per doubling of the ranks.
+    evenness : how evenly tokens choose experts, see cost/moe.py.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
         takes gather and reduce-scatter where that is less.
-    expert_imbalance : routed rows on the busiest expert-parallel rank over the mean.
     transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
@@ -67,13 +70,15 @@ class Engine:
     attention_slowdown: float
     expert_slowdown: float
     collective_slowdown: float
+    chunk_slowdown: float
+    collective_wait: Seconds
+    evenness: float
     offset: Seconds
     decode_steps: float
     burst_rounds: float
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
     exchange_start: Seconds = 0.0
-    expert_imbalance: float = 1.0
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -109,7 +114,7 @@ def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine
     for stem in ("default", name):
         data = _read(profiles[stem])
         eras = data.pop("era", [])
-        for layer in (data, *(era for era in eras if _of_era(era, version, date))):
+        for layer in (data, *(era for era in eras if _of_era(era, name, version, date))):
             for section, values in layer.items():
                 if isinstance(values, dict):
                     merged.setdefault(section, {}).update(values)
@@ -119,12 +124,17 @@ def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine
         raise InputError(f"engine profile {name!r}: no value for {missing}", hint=str(profiles[name])) from None
 
 
-def _of_era(era: Mapping[str, Any], version: str, date: str) -> bool:
-    """Whether software of ``version`` or ``date`` is of an era: dates to ``until``, else versions below ``below``."""
+def _of_era(era: Mapping[str, Any], engine: str, version: str, date: str) -> bool:
+    """Whether software of ``version`` or ``date`` is of an era: dates to ``until``, else versions below ``below``.
+
+    ``below`` is a version, or one for each engine: numbers of different engines do not compare.
+    """
     if date:
         return date[: len(era["until"])] <= str(era["until"])
+    below = era["below"]
+    limit = below.get(engine) if isinstance(below, dict) else below
     numbers = _version_numbers(version)
-    return bool(numbers) and numbers < _version_numbers(str(era["below"]))
+    return bool(numbers) and limit is not None and numbers < _version_numbers(str(limit))
 
 
 def _version_numbers(version: str) -> tuple[int, ...]:
@@ -171,11 +181,13 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         attention_slowdown=float(kernels["attention_slowdown"]),
         expert_slowdown=float(kernels["expert_slowdown"]),
         collective_slowdown=float(kernels["collective_slowdown"]),
+        chunk_slowdown=float(kernels["chunk_slowdown"]),
+        collective_wait=kernels["collective_wait_us"] * 1e-6,
+        evenness=float(kernels["expert_evenness"]),
         offset=first["offset_ms"] * 1e-3,
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
-        expert_imbalance=float(data["experts"]["imbalance"]),
     )

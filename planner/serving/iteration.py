@@ -6,13 +6,9 @@ This is the narrow waist of the project: search, estimate and simulation all tak
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from planner.architecture.linears import expert_linears, ffn_linears, mixer_linears
 from planner.architecture.model import (
@@ -45,6 +41,9 @@ from planner.cost.gemm import gemm_seconds
 from planner.cost.moe import active_experts, experts_seconds
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.replica import Replica
+from planner.serving.work import Ledger, Work
+
+__all__ = ["Ledger", "Work", "iteration_ledger", "iteration_seconds"]
 
 ACTIVATION_BYTES = 2.0  # hidden states travel and rest in bf16
 # Inside a captured graph a kernel starts without the host; what is left between kernels is the engine's layer gap.
@@ -66,48 +65,6 @@ _SLOWDOWN = {
     "pipeline": "collective_slowdown",
 }
 """Which factor of the engine applies to which operator."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What one iteration does on ONE attention data-parallel rank. Members broadcast against the layouts.
-
-    Attributes
-    ----------
-    sequences : running decodes, one token each.
-    context : mean KV tokens that a decode reads.
-    chunk : prompt tokens prefilled.
-    prefix : mean tokens already cached in front of the chunk.
-    prompts : prompts that the chunk tokens belong to.
-    prefilling : attention ranks that carry such a chunk at the same time, 0 for all of them; the others decode only.
-    """
-
-    sequences: ArrayLike = 0.0
-    context: ArrayLike = 0.0
-    chunk: ArrayLike = 0.0
-    prefix: ArrayLike = 0.0
-    prompts: ArrayLike = 1.0
-    prefilling: ArrayLike = 0.0
-
-
-@dataclass(slots=True)
-class Ledger:
-    """Seconds by operator; ``total`` is their sum."""
-
-    seconds: dict[str, Array] = field(default_factory=lambda: defaultdict(lambda: np.zeros(1)))
-
-    def add(self, name: str, seconds: Array, times: float | Array = 1.0) -> None:
-        """Add ``times * seconds`` under ``name``."""
-        self.seconds[name] = self.seconds[name] + seconds * times
-
-    @property
-    def total(self) -> Array:
-        """All of it, broadcast to the common shape."""
-        return np.asarray(sum(self.seconds.values(), start=np.zeros(1)))
-
-    def shares(self) -> Mapping[str, Array]:
-        """Seconds by operator, largest shapes last."""
-        return dict(self.seconds)
 
 
 def iteration_seconds(replica: Replica, layouts: Layouts, work: Work) -> Array:
@@ -199,9 +156,12 @@ class _Pass:
 
     def overheads(self) -> None:
         """Host time: scheduling, sampling and detokenising, per iteration and per sequence (e2e_learnings,
-        section 3).
+        section 3); and what an iteration with prompts costs beyond its kernels, since no captured graph fits it.
         """
         engine = self.replica.engine
+        if self.prefilling:
+            extra = (engine.chunk_slowdown - 1.0) * self.ledger.total
+            self.ledger.add("ragged chunks", np.where(self.chunk > 0, extra, 0.0))
         self.ledger.add("host", engine.step + engine.sequence * self.decodes)
 
     def _add(self, name: str, seconds: Array, times: float | Array = 1.0, *, moved: float | Array = 0.0) -> None:
@@ -312,21 +272,44 @@ class _Pass:
             tokens, float(ffn.latent or self.hidden), float(ffn.width),
             float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
             math=form.math, weight_bytes=form.bytes_per_weight,
-            imbalance=np.where(self.layouts.ep > 1, self.replica.engine.expert_imbalance, 1.0), **self.common,
+            evenness=self.replica.engine.evenness, **self.common,
         )  # fmt: skip
         self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
 
     def _expert_bytes(self, ffn: MoeFfn, tokens: Array, weight_bytes: float) -> Array:
         """Weights of the experts that ``tokens`` reach, on one rank."""
         one = sum(linear.parameters for linear in expert_linears(ffn, self.hidden)) * weight_bytes
-        reached = active_experts(float(ffn.experts), float(ffn.top_k), tokens)
+        reached = active_experts(
+            float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness
+        )
         return np.asarray(reached * one / (self.layouts.ep * self.layouts.expert_tp))
 
     def _norms(self, layer: Layer, times: Array) -> None:
-        """Each half reads and writes the residual stream and the normalised copy: 4 passes over the hidden states."""
+        """Kernels that only move activations: norms, rotary embedding and KV write, the product with the gate.
+
+        Each half of a layer reads and writes the residual stream and the normalised copy, 4 passes over the hidden
+        states of all ranks; the rest is cut over tp.
+        """
         halves = (layer.mixer is not None) + (layer.ffn is not None)
-        size = halves * 4 * ACTIVATION_BYTES * self.hidden * self.tokens
-        self._add("norms", elementwise_seconds(size, **self.common), times)
+        size = halves * 4 * ACTIVATION_BYTES * self.hidden + self._activation_bytes(layer)
+        self._add("norms", elementwise_seconds(size * self.tokens, **self.common), times)
+
+    def _activation_bytes(self, layer: Layer) -> Array:
+        """Bytes per token between matrix products on one rank: queries are rotated in place, keys and values read and
+        cached, a gated block reads two halves and writes one; routed experts book theirs apart.
+        """
+        m, tp, moved = layer.mixer, self.layouts.tp, 0.0 * self.layouts.tp
+        cached = ACTIVATION_BYTES + self.replica.kv_bytes
+        if isinstance(m, Attention):
+            moved = 2 * ACTIVATION_BYTES * m.heads * m.head_dim / tp
+            moved = moved + cached * np.maximum(1.0, m.kv_heads / tp) * (m.head_dim + m.value_dim)
+        if isinstance(m, LatentAttention):
+            moved = 2 * ACTIVATION_BYTES * m.heads * (m.nope_dim + m.rope_dim + m.value_dim) / tp
+            moved = moved + cached * (m.kv_rank + m.rope_dim)
+        if layer.ffn is not None:
+            width = layer.ffn.shared_width if isinstance(layer.ffn, MoeFfn) else layer.ffn.width
+            moved = moved + ACTIVATION_BYTES * (3 if layer.ffn.gated else 2) * width / tp
+        return moved
 
     def _after_mixer(self, times: Array) -> None:
         self._all_reduce(times)
@@ -338,7 +321,17 @@ class _Pass:
             seconds = all_reduce_seconds(
                 message, self.layouts.tp, topology=self.replica.topology, efficiency=self.replica.efficiency
             )
-            self._add("all-reduce", seconds, times)
+            self._add("all-reduce", self._waited(seconds, self.layouts.tp), times)
+
+    def _waited(self, seconds: Array, ranks: Array, collectives: float = 1.0) -> Array:
+        """Seconds of collectives inside an engine, where ranks arrive at different times.
+
+        All wait for the last: the expected largest of n exponential delays grows like log n, and so do the rounds of a
+        barrier (a benchmark loop keeps its ranks in step). ``collective_wait`` is that of two ranks.
+        """
+        engine = self.replica.engine
+        wait = collectives * engine.collective_wait * np.log2(np.maximum(ranks, 1.0))
+        return np.where(seconds > 0, seconds + wait / engine.collective_slowdown, 0.0)
 
     def _after_experts(self, ffn: MoeFfn, times: Array) -> None:
         """Bring tokens to their experts and back.
@@ -362,7 +355,7 @@ class _Pass:
         if self.replica.engine.expert_exchange == "fastest":
             exchange = np.minimum(exchange, gather)
         routed = np.where(self.layouts.ep > 1, exchange, gather)
-        self._add("expert dispatch", routed, times * (self.layouts.attention_dp > 1))
+        self._add("expert dispatch", self._waited(routed, ranks, 2.0), times * (self.layouts.attention_dp > 1))
 
 
 def _fused(

@@ -45,6 +45,13 @@ def kv_choices(accelerator: Accelerator, weights: str, asked: Sequence[str], eng
     return ("fp8",) if engine.kv_follows_weights else ("bf16", "fp8")
 
 
-def kv_default(weights: str, engine: Engine) -> str:
-    """What an engine does when nothing is said: bf16, or fp8 where its quantised checkpoints bring it."""
-    return "fp8" if engine.kv_follows_weights and weights not in ("bf16", "fp16") else "bf16"
+def kv_default(model: Model, weights: str, engine: Engine) -> str:
+    """What an engine does when nothing is said: bf16, or fp8 where its quantised checkpoints bring it.
+
+    4-bit checkpoints that were made from wider ones (NVIDIA ModelOpt, AMD Quark) carry scales of an fp8 cache, which
+    every engine follows; models published in 4 bits (gpt-oss) do not.
+    """
+    if weights in ("bf16", "fp16"):
+        return "bf16"
+    requantised = weights == "fp4" and precision_family(model.checkpoint.weights) != "fp4"
+    return "fp8" if engine.kv_follows_weights or requantised else "bf16"

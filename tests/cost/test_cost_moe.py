@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 from cost_device import DEVICE, EFFICIENCY, MATH, UPGRADES, faster, not_above, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.cost.moe import active_experts, experts_seconds
+from planner.cost.moe import active_experts, experts_seconds, largest_of, loaded_rank
 
 
 def block(tokens, hidden=4096, width=1536, *, ep=1, tp=1, math="bf16", device=DEVICE, **more):
@@ -24,8 +25,43 @@ def test_two_tokens_overlap_by_chance():
     assert active_experts(128, 8, 2) == pytest.approx(16 - 64 / 128)
 
 
-def test_correlated_tokens_reach_fewer_experts():
-    assert active_experts(128, 8, 16, skew=0.7) < active_experts(128, 8, 16)
+def test_uneven_routing_reaches_fewer_experts_but_one_token_still_reaches_top_k():
+    assert active_experts(128, 8, 16, evenness=2.0) < active_experts(128, 8, 16)
+    assert active_experts(128, 8, 1, evenness=2.0) == pytest.approx(8.0)
+    assert active_experts(128, 8, 1e9, evenness=2.0) == pytest.approx(128.0)
+
+
+def test_uneven_routing_is_that_of_gamma_distributed_popularity():
+    # the share of experts that 64 tokens miss, drawn: popularity p ~ Gamma(a, mean k/E), missed with exp(-64*p)
+    a, rng = 2.0, np.random.default_rng(1)
+    mean = -np.log1p(-8 / 128)
+    missed = np.exp(-64 * rng.gamma(a, mean / a, 200_000)).mean()
+    assert active_experts(128, 8, 64, evenness=a) == pytest.approx(128 * (1 - missed), rel=2e-3)
+
+
+def test_the_largest_of_normal_draws_is_that_of_a_sample():
+    draws = np.random.default_rng(2).standard_normal((50_000, 8))
+    assert largest_of(8) == pytest.approx(draws.max(axis=1).mean(), abs=0.01)
+    assert largest_of(1) == 0.0
+
+
+def test_the_most_loaded_rank_is_that_of_drawn_tokens():
+    # 32 tokens choose 8 of 256 experts evenly; 8 ranks of 32 experts
+    rng = np.random.default_rng(3)
+    chosen = rng.random((400, 32, 256)).argpartition(8, axis=2)[:, :, :8] // 32
+    rows = np.stack([(chosen == rank).sum(axis=(1, 2)) for rank in range(8)], axis=1).max(axis=1).mean()
+    assert loaded_rank(256, 8, 32, 8)[0] == pytest.approx(rows, rel=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.01, 1e5), st.floats(1.0, 3.0), st.integers(0, 4), st.sampled_from([1.5, 4.0, np.inf]))
+def test_load_grows_with_tokens_and_stays_within_what_a_rank_holds(tokens, factor, doublings, evenness):
+    ep = 2**doublings
+    rows, busy = loaded_rank(128, 8, tokens, ep, evenness=evenness)
+    more_rows, more_busy = loaded_rank(128, 8, tokens * factor, ep, evenness=evenness)
+    assert not_above(rows, more_rows) and not_above(busy, more_busy)
+    assert rows >= tokens * 8 / ep * (1 - 1e-12) and rows <= tokens * min(8, 128 / ep) * (1 + 1e-12)
+    assert busy <= 128 / ep * (1 + 1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,10 +78,10 @@ def test_a_better_accelerator_is_never_slower(tokens, math, upgrade):
     assert not_above(block(tokens, math=math, device=faster(**upgrade)), block(tokens, math=math))
 
 
-def test_splitting_experts_or_their_width_is_faster_and_imbalance_slower():
+def test_splitting_experts_or_their_width_is_faster_and_uneven_routing_slower():
     assert block(4096, ep=8) < block(4096)
     assert block(4096, tp=4) < block(4096)
-    assert block(4096, ep=8, imbalance=1.5) > block(4096, ep=8)
+    assert block(4096, ep=8, evenness=1.5) > block(4096, ep=8)
 
 
 def test_no_tokens_take_no_time():

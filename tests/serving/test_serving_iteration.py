@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planner_cases import ATTENTION, MOE, gpu, ideal_efficiency, one, plain_engine, replica, tiny
 
 from planner.architecture.parameters import active_parameters
+from planner.cost.moe import loaded_rank
 from planner.serving.iteration import Work, iteration_ledger, iteration_seconds
 from planner.serving.layout import Layout, Layouts
 from planner.serving.memory import weight_bytes_per_gpu
@@ -41,8 +42,10 @@ def test_a_decode_iteration_bound_by_memory_takes_the_time_of_its_bytes() -> Non
     # keys and values of 2 KV heads x 32 elements per token; the query and the output of 4 heads x 16
     assert bytes_of["attention decode"] == pytest.approx(2 * (b * context * 2 * 32 * 2 + b * 4 * 32 * 2))
     assert bytes_of["lm head"] == pytest.approx(2 * (64 * 256 + b * (64 + 256)))
-    # each half of a layer reads and writes the residual stream and its normalised copy
-    assert bytes_of["norms"] == pytest.approx(2 * 2 * 4 * 2 * 64 * b)
+    # each half of a layer reads and writes the residual stream and its normalised copy; queries of 4 x 16 are rotated
+    # in place, 2 x 32 elements of keys and values read and cached; gate and up of 128 read, their product written
+    activations = 2 * 2 * 4 * 16 + (2 + 2) * 2 * 32 + 2 * 3 * 128
+    assert bytes_of["norms"] == pytest.approx(2 * b * (2 * 4 * 2 * 64 + activations))
     assert sum(bytes_of.values()) == pytest.approx(
         float(sum(bytes_of[n] for n in ("attention linears", "ffn", "attention decode", "lm head", "norms")))
     )
@@ -61,11 +64,13 @@ def test_expert_weights_are_read_for_the_experts_that_tokens_reach() -> None:
 def test_experts_work_on_the_tokens_of_all_attention_ranks() -> None:
     kind = bound_by_memory(tiny(ffn=MOE))
     alone = iteration_ledger(kind, one(1, 4, 1, 1), Work(sequences=3, context=1)).seconds["experts"]
-    # ep 4: each rank has 2 of 8 experts, and a quarter of the 2 x 12 routed rows
+    # ep 4: each rank has 2 of 8 experts; the most loaded one waits for more than a quarter of the 2 x 12 routed rows
     spread = iteration_ledger(kind, one(1, 4, 1, 4), Work(sequences=3, context=1)).seconds["experts"]
     reached = 8 * (1 - (1 - 2 / 8) ** 12)
-    whole = reached * 3 * 64 * 32 * 2 + 2 * 12 * (32 * 2 * 3 + 64 * 2 * 2)
-    assert float(spread[0]) * BANDWIDTH == pytest.approx(whole / 4)
+    rows, busy = loaded_rank(8, 2, 12, 4)
+    loaded = busy * 3 * 64 * 32 * 2 + rows * (32 * 2 * 3 + 64 * 2 * 2)
+    assert float(spread[0]) * BANDWIDTH == pytest.approx(float(loaded))
+    assert reached / 4 < busy <= 2 and 2 * 12 / 4 < rows < 2 * 12
     cut = reached * 3 * 64 * 8 * 2 + 2 * 12 * (8 * 2 * 3 + 64 * 2 * 2)  # ep 1: experts of width 32 cut over 4 ranks
     assert float(alone[0]) * BANDWIDTH == pytest.approx(cut)
 
@@ -238,3 +243,21 @@ def test_better_hardware_is_never_slower(
     }
     for what, device_ in better.items():
         assert seconds(kind.on(device_, kind.efficiency), layout, **work) <= base * (1 + 1e-9), what
+
+
+def test_ranks_wait_for_the_last_of_them_in_every_collective() -> None:
+    model = tiny(2)
+    kinds = [replica(model, gpu(), engine=plain_engine(collective_wait=wait)) for wait in (0.0, 1e-3)]
+    for tp, doublings in ((1, 0), (2, 1), (4, 2)):
+        before, after = (
+            float(np.ravel(iteration_ledger(kind, one(tp), Work(sequences=1, context=1)).total)[0]) for kind in kinds
+        )
+        # two collectives in each of two layers
+        assert after - before == pytest.approx(4 * doublings * 1e-3)
+
+
+def test_iterations_that_carry_prompts_take_longer_than_their_kernels() -> None:
+    plain, ragged = (replica(tiny(2), gpu(), engine=plain_engine(chunk_slowdown=x)) for x in (1.0, 1.1))
+    for work, factor in ((Work(sequences=4, context=9), 1.0), (Work(sequences=4, context=9, chunk=64), 1.1)):
+        seconds = [float(np.ravel(iteration_ledger(kind, one(1), work).total)[0]) for kind in (plain, ragged)]
+        assert seconds[1] == pytest.approx(factor * seconds[0])

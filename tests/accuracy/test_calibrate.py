@@ -1,0 +1,114 @@
+"""A user's own measurements move the predictions toward them, the more the more there are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planner.accuracy.calibrate import calibrate, fit_factors, scaled
+from planner.accuracy.measured import Measured
+from planner.accuracy.predict import Predictor, as_shipped
+from planner.api import Catalogs, estimate, search
+from planner.errors import InputError
+from planner.job.parse import parse_job
+from planner.job.points import Point, PoolPoint
+from planner.serving.profile import Calibration, Profile, read_profile
+
+PREDICTOR = Predictor()
+
+
+def point(concurrency: float, tp: int = 2, model: str = "meta-llama/Llama-3.1-8B", isl: float = 1000) -> Point:
+    name = f"{model} c{concurrency} tp{tp}"
+    return Point(name, model, "h100-sxm", "bf16", engine="vllm", concurrency=concurrency, isl=isl, osl=300,
+                 pool=PoolPoint(tp=tp))  # fmt: skip
+
+
+def measured(points: list[Point], kernels: float = 1.0, overhead: float = 1.0) -> list[Measured]:
+    """Measurements of a deployment whose kernels and overheads take so many times the prior."""
+    truth = scaled(as_shipped, np.log([kernels, overhead, 1.0]))
+    found = PREDICTOR(points, truth)
+    return [
+        Measured(p, "", e.tpot, e.ttft, None, e.output_rate_per_gpu) for p, e in zip(points, found, strict=True)
+    ]
+
+
+def test_results_that_agree_with_the_prior_change_nothing() -> None:
+    x = fit_factors(measured([point(4), point(64)]), PREDICTOR)
+    assert x == pytest.approx(np.zeros(3), abs=1e-9)
+
+
+def test_more_points_come_closer_to_the_truth_and_one_moves_only_part_of_the_way() -> None:
+    points = [point(4), point(64), point(16, tp=1), point(128), point(32, tp=4), point(8, isl=4000), point(96)]
+    rest = measured([point(48), point(24, tp=1)], kernels=1.3)
+    errors = []
+    for k in (0, 1, 3, 7):
+        x = fit_factors(measured(points[:k], kernels=1.3), PREDICTOR) if k else np.zeros(3)
+        found = PREDICTOR([m.point for m in rest], scaled(as_shipped, x))
+        errors.append(np.mean([abs(e.tpot / m.tpot - 1) for e, m in zip(found, rest, strict=True)]))
+        assert k != 1 or 0 < x[0] < np.log(1.3)
+    assert errors[0] > errors[1] > errors[2] > errors[3] and errors[3] < 0.25 * errors[0]
+
+
+def test_the_error_after_is_of_points_left_out() -> None:
+    points = measured([point(c, tp) for c in (4, 16, 64) for tp in (1, 2)], kernels=1.25)
+    (entry,) = calibrate(points, PREDICTOR).calibrations
+    assert entry.points == 6 and entry.kernels > 1.1
+    assert entry.error_after < 0.5 * entry.error_before
+
+
+def test_several_models_on_one_gpu_also_give_an_entry_for_any_model() -> None:
+    points = measured([point(16), point(16, 8, "meta-llama/Llama-3.1-70B")], kernels=1.2)
+    entries = calibrate(points, PREDICTOR).calibrations
+    assert [entry.model for entry in entries] == ["meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-8B", "*"]
+    profile = Profile(entries)
+    assert profile.find("qwen/qwen3-32b", "h100-sxm", "vllm") == entries[-1]
+    assert profile.find("meta-llama/Llama-3.1-8B", "h100-sxm", "sglang") is None
+
+
+def test_a_result_that_cannot_be_run_is_refused_by_name() -> None:
+    too_large = point(16, 1, "meta-llama/Llama-3.1-405B")
+    with pytest.raises(InputError, match="405B c16 tp1: needs"):
+        calibrate([Measured(too_large, "", 0.01, None, None, None)], PREDICTOR)
+
+
+def test_a_profile_survives_its_file(tmp_path: Path) -> None:
+    profile = Profile((Calibration("a", "h100-sxm", "vllm", 1.2, 0.9, 1.5, 5, 0.12, 0.05),))
+    (tmp_path / "p.toml").write_text(profile.text())
+    assert read_profile(tmp_path / "p.toml") == profile
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no [[calibration]]"),
+        ("[[calibration", "not TOML"),
+        ('[[calibration]]\nmodel = "a"\ngpu = "b"\n', "no engine"),
+        ('[[calibration]]\nmodel = "a"\ngpu = "b"\nengine = "c"\nkernels = 40\n', "kernels is 40"),
+        ('[[calibration]]\nmodel = "a"\ngpu = "b"\nengine = "c"\nspeed = 1\n', "unknown key 'speed'"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "p.toml").write_text(text)
+    with pytest.raises(InputError, match=said.replace("[", r"\[")):
+        read_profile(tmp_path / "p.toml")
+
+
+def test_a_profile_slows_estimates_and_plans_of_its_model_and_gpu_only() -> None:
+    slow = Profile((Calibration("meta-llama/Llama-3.1-8B", "h100-sxm", "vllm", 1.5, 1.5, 1.0, 5),))
+    tuned = Catalogs(profile=slow)
+    elsewhere = replace(point(16), gpu="b200-sxm")
+    (before, same), (after, still) = (estimate([point(16), elsewhere], catalogs=c) for c in (Catalogs(), tuned))
+    assert after.tpot > 1.3 * before.tpot and still.tpot == same.tpot
+    job = parse_job(model="meta-llama/Llama-3.1-8B", fleet="h100-sxm:2", isl="1000", osl="300", simulate_top=0)
+    fast, slower = (search(job, catalogs=c).plans[0] for c in (Catalogs(), tuned))
+    assert slower.predicted.output_tok_s < 0.8 * fast.predicted.output_tok_s
+    assert slower.basis == "calibrated"
+
+
+def test_no_factor_takes_kernels_near_the_datasheet() -> None:
+    engine = Catalogs().replica("meta-llama/Llama-3.1-8B", "h100-sxm", "bf16", "", "vllm").engine
+    fast = Calibration("", "", "", kernels=0.2).apply(engine)
+    assert fast.dense_slowdown == 0.85 and fast.expert_slowdown <= engine.expert_slowdown
