@@ -96,9 +96,10 @@ def _gpus(plan: MixturePlan) -> dict[str, int]:
 
 
 def _widest(part: list[tuple[Candidate, float]], job: Job) -> Pool:
-    """The pool as the class with most requests sees it."""
+    """The pool as the class with most requests sees it, with the requests/s of all classes."""
     candidate = max(part, key=lambda pair: pair[1])[0]
-    return plan_of(candidate, 1, Outcome(ranked=[candidate]), job.slo.percentile).pools[0]
+    pool = plan_of(candidate, 1, Outcome(ranked=[candidate]), job.slo.percentile).pools[0]
+    return pool.model_copy(update={"request_rate": significant(sum(rate for _, rate in part))})
 
 
 def combined(parts: list[Performance], rates: list[float], gpus: int) -> Performance:

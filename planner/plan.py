@@ -72,7 +72,7 @@ class PoolMemory(_Model):
 
 
 class Pool(_Model):
-    """Equal replicas in one role on one GPU type."""
+    """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally."""
 
     role: Role
     gpu: str
@@ -84,6 +84,7 @@ class Pool(_Model):
     running_batch: float
     engine: str
     memory: PoolMemory
+    request_rate: float | None = None
     micro_batches: int = 1
 
 

@@ -40,6 +40,7 @@ class Group:
     free_share : share for the cache of what weights leave.
     max_sequences : requests that one attention rank runs at once.
     chunk_tokens : tokens of one iteration.
+    share : part of the requests of its role that the plan sends here.
     online : precision to which the engine quantises the checkpoint while loading, or None.
     """
 
@@ -61,6 +62,7 @@ class Group:
     free_share: float
     max_sequences: int
     chunk_tokens: int
+    share: float
     online: str | None
     selector: Selector
 
@@ -118,7 +120,10 @@ def deployment(
         raise ExportError(f"plan {plan.rank} runs several engines, which no target serves behind one name")
     engine = planned if planned in engines else engines[0]
     profile, known = load_engine(engine, catalogs.folders), _known(str(found.job.get("model", "")), catalogs)
-    groups = tuple(_group(pool, profile, known, model is None, catalogs) for pool in plan.pools)
+    groups = tuple(
+        replace(_group(pool, profile, known, model is None, catalogs), share=share)
+        for pool, share in zip(plan.pools, _shares(plan), strict=True)
+    )
     source = model or _source(str(found.job.get("model", "")), known)
     if not _loadable(source):
         raise InputError(f"model {source!r}: no engine can load that name", hint="name another with --model")
@@ -196,7 +201,7 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
         tp=split.tp, attention_dp=split.attention_dp, pp=split.pp, cp=split.cp, ep=split.ep,
         nodes=nodes, gpus_per_node=gpus // nodes, kv=pool.kv, memory_share=round(share, 3),
         static_share=round(min(max(share - working, weights, 0.1), 0.98), 3), free_share=round(engine.utilization, 3),
-        max_sequences=sequences, chunk_tokens=max(int(engine.chunk_tokens), sequences),
+        max_sequences=sequences, chunk_tokens=max(int(engine.chunk_tokens), sequences), share=1.0,
         online=_online(pool.weights, known) if own else None, selector=selector(gpu, catalogs.folders),
     )  # fmt: skip
 
@@ -211,6 +216,20 @@ def _named(groups: tuple[Group, ...]) -> tuple[Group, ...]:
         used[name] += 1
         named.append(replace(group, name=name if used[name] == 1 else f"{name}-{used[name]}"))
     return tuple(named)
+
+
+def _shares(plan: Plan) -> list[float]:
+    """Part of its role's requests that each pool takes: as planned, else by what its replicas run at once."""
+    loads = [
+        pool.replicas * pool.layout.attention_dp * max(pool.running_batch, 1e-9)
+        if pool.request_rate is None
+        else pool.request_rate
+        for pool in plan.pools
+    ]
+    totals: dict[str, float] = {}
+    for pool, load in zip(plan.pools, loads, strict=True):
+        totals[pool.role] = totals.get(pool.role, 0.0) + load
+    return [load / totals[p.role] if totals[p.role] > 0 else 1.0 for p, load in zip(plan.pools, loads, strict=True)]
 
 
 def _known(name: str, catalogs: Catalogs) -> Model | None:

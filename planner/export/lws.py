@@ -30,7 +30,8 @@ def render(plan: Deployment) -> Mapping[str, str]:
     elif plan.split:
         steps.append("3. Run a router that knows prefill and decode in front, over the pods' names: see `--to vllm`.")
     else:
-        steps.append(f"3. Clients use Service `{_name(plan, plan.groups[0])}-http`; replicas share it evenly.")
+        services = ", ".join(f"`{_name(plan, group)}-http`" for group in plan.groups)
+        steps.append(f"3. Clients use Service {services}, port {SERVE_PORT}; replicas of a pool share it evenly.")
     return {**files, "README.md": readme(plan, "LeaderWorkerSet", steps)}
 
 

@@ -17,8 +17,8 @@ def readme(plan: Deployment, target: str, steps: Sequence[str], table: str | Non
         "",
         f"Mode {plan.mode}; made for {pinned.engine} {pinned.version}. Other versions may name flags otherwise.",
         "",
-        "| pool | role | replicas | GPUs of a replica | nodes | split | requests at once |",
-        "| --- | --- | ---: | --- | ---: | --- | ---: |",
+        "| pool | role | replicas | GPUs of a replica | nodes | split | requests at once | share of requests |",
+        "| --- | --- | ---: | --- | ---: | --- | ---: | ---: |",
         *(_row(group) for group in plan.groups),
         "",
         "## Start",
@@ -47,12 +47,16 @@ def _row(group: Group) -> str:
     split = " ".join(f"{name} {width}" for name, width in named if width > 1) or "none"
     return (
         f"| {group.name} | {group.role} | {group.replicas} | {group.gpus} x {plain(group.gpu_name)} | {group.nodes} "
-        f"| {split} | {group.max_sequences * group.attention_dp} |"
+        f"| {split} | {group.max_sequences * group.attention_dp} | {group.share:.1%} |"
     )
 
 
 def _standing(plan: Deployment) -> list[str]:
     notes = [f"requests longer than {plan.max_model_len:,} tokens are refused; the plan's mean decides this limit"]
+    if any(group.share < 1 for group in plan.groups):
+        notes.append(
+            "pools of one role take unequal shares of the requests, see the table: weight the load balancer so"
+        )
     if plan.split:
         notes.append("prefill hands the cache to decode through NIXL: give the pods RDMA devices, or it falls to TCP")
     return notes

@@ -32,7 +32,7 @@ def render(plan: Deployment) -> Mapping[str, str]:
             "3. Name the replicas in `disaggregated.yaml`; `trtllm-serve disaggregated -c disaggregated.yaml`."
         )
     else:
-        steps.append("3. Send clients to all replicas evenly, through any HTTP load balancer.")
+        steps.append("3. Send clients to the replicas through any HTTP load balancer, evenly within a pool.")
     return {**files, "README.md": readme(plan, "trtllm", steps)}
 
 

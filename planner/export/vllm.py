@@ -28,7 +28,7 @@ def render(plan: Deployment) -> Mapping[str, str]:
             "3. `PREFILL='http://a:8000 http://b:8000' DECODE='http://c:8000' ./router.sh` serves clients on port 8080."
         )
     else:
-        steps.append("3. Send clients to all replicas evenly, through any HTTP load balancer.")
+        steps.append("3. Send clients to the replicas through any HTTP load balancer, evenly within a pool.")
     return {**files, "README.md": readme(plan, "vllm", steps)}
 
 

@@ -78,7 +78,7 @@ def why(found: PlanFile, rank: int, job: Job) -> list[str]:
         used = getattr(values, percentile) / (limit * 1e3)
         binding = "binds" if used > 0.97 else f"{used:.0%} used"
         lines.append(f"{name} {percentile} {getattr(values, percentile):.4g} ms of {format_duration(limit)}: {binding}")
-    for pool in plan.pools:
+    for pool in (pool for pool in plan.pools if pool.role != "ffn"):
         filled = pool.running_batch / max(pool.max_batch, 1)
         lines.append(
             f"{'' if pool.role == 'aggregated' else f'{pool.role}: '}KV cache holds {pool.max_batch} requests per "
@@ -152,7 +152,7 @@ def _text(found: dict[str, Any]) -> str:
 
 
 def _named(pool: dict[str, Any]) -> str:
-    return str(pool["pool"]) if pool["role"] == "aggregated" else f"{pool['role']} {pool['pool']}"
+    return str(pool["pool"])
 
 
 def _pool_text(pool: dict[str, Any], *, alone: bool) -> list[str]:

@@ -211,6 +211,14 @@ def test_hostile_engines_and_gpu_names_stay_text(tmp_path: Path) -> None:
     assert run_script(files["worker.sh"], "vllm", tmp_path)[0] == "serve" and not (tmp_path / "pwned").exists()
 
 
+def test_pools_that_share_the_load_unequally_say_their_shares() -> None:
+    mixed = plan_file(pool(tp=2, request_rate=9.0), pool(gpu="l40s", tp=4, request_rate=3.0), mode="mixed")
+    text = files_of(mixed, "vllm")["README.md"]
+    assert "| 75.0% |" in text and "| 25.0% |" in text and "weight the load balancer" in text
+    alone = files_of(CASES["one GPU"], "vllm")["README.md"]
+    assert "| 100.0% |" in alone and "weight the load balancer" not in alone
+
+
 def test_pools_of_different_engines_are_refused() -> None:
     with pytest.raises(ExportError, match="several engines"):
         files_of(plan_file(pool("prefill"), pool("decode", engine="sglang")), "dynamo")

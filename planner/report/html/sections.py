@@ -170,7 +170,8 @@ def costs(found: PlanFile, prices: Mapping[str, float]) -> str:
     best = found.plans[0]
     for pool in best.pools:
         x = pool.layout
-        gpus = pool.replicas * x.tp * x.attention_dp * x.pp * x.cp
+        one = max(x.tp, x.ep) if pool.role == "ffn" else x.tp * x.attention_dp * x.pp * x.cp
+        gpus = pool.replicas * one
         price = prices.get(pool.gpu)
         rows.append((f"{pool.role}: {gpus} {pool.gpu}", None if price is None else gpus * price))
     known = [cost for _, cost in rows if cost is not None]
