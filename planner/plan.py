@@ -333,24 +333,15 @@ def plan_file(
 
 def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
     """The best candidate of each mode, best mode first."""
-    best: dict[str, Candidate] = {}
-    for candidate in outcome.ranked:
-        best.setdefault(candidate.mode, candidate)
+    best = {c.mode: c for c in reversed(outcome.ranked)}
+    leading = sorted(best.items(), key=lambda item: outcome.ranked.index(item[1]))
     return [
         ModeRow(
-            mode=mode,
-            plan=", ".join(str(pool) for pool in c.pools),
+            mode=mode, plan=", ".join(str(pool) for pool in c.pools),
             value=significant(objective_value(c, outcome.objective, percentile)),
-            terms={
-                "decode rate of a decoding GPU": significant(
-                    c.rate / sum(pool.gpus for pool in c.pools if pool.role != "prefill")
-                ),
-                "GPUs that decode": float(sum(pool.gpus for pool in c.pools if pool.role != "prefill")),
-                "TTFT": significant(c.per_replica.ttft[percentile] * 1e3),
-                "TPOT": significant(c.per_replica.tpot[percentile] * 1e3),
-            },
-        )
-        for mode, c in best.items()
+            terms={name: significant(value) for name, value in c.terms(percentile).items()},
+        )  # fmt: skip
+        for mode, c in leading
     ]
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from planner.architecture.model import Attention, LatentAttention, Layer, Model, MoeFfn, Part
 from planner.cost.collective import all_gather_seconds, all_to_all_seconds, point_to_point_seconds
-from planner.cost.moe import active_experts
+from planner.cost.moe import EVEN, active_experts
 from planner.serving.iteration import ACTIVATION_BYTES, Work, iteration_ledger
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.legality import ShapeProblem
@@ -60,7 +60,9 @@ def attention_half(replica: Replica) -> Replica:
 def ffn_half(replica: Replica) -> Replica:
     """Feed-forward blocks and experts of every layer, nothing else."""
     layers = tuple(Layer(None, layer.ffn) for layer in replica.model.layers)
-    return replace(replica, model=replace(replica.model, layers=layers, vocab=0, positions=0))
+    # FFN pools replicate popular experts and place them by load: only the draw of tokens keeps their ranks uneven.
+    engine = replace(replica.engine, evenness=EVEN)
+    return replace(replica, engine=engine, model=replace(replica.model, layers=layers, vocab=0, positions=0))
 
 
 @dataclass(frozen=True, slots=True)
