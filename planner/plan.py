@@ -340,7 +340,7 @@ def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
             mode=mode, plan=", ".join(str(pool) for pool in c.pools),
             value=significant(objective_value(c, outcome.objective, percentile)),
             terms={name: significant(value) for name, value in c.terms(percentile).items()},
-        )  # fmt: skip
+        )
         for mode, c in leading
     ]
 

@@ -54,7 +54,8 @@ def test_the_wheel_carries_every_catalog_file_and_adds_no_module_called_cli(whee
     for catalog in ("hardware_catalog", "models_catalog"):
         here = {f"planner/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / catalog).rglob("*.toml")}
         assert len(here) > 5 and here <= names
-    assert {f"planner/validation/{name}" for name in ("points.csv", "sources.toml", "left_out.json", "bands.toml")} <= names
+    shipped = ("points.csv", "sources.toml", "left_out.json", "bands.toml")
+    assert {f"planner/validation/{name}" for name in shipped} <= names
     assert {"planner/cli.py", "planner/py.typed"} <= names
     assert {name.split("/")[0] for name in names} == {"planner", f"llm_capacity_planner-{__version__}.dist-info"}
 

@@ -229,3 +229,20 @@ def classes_with_roles(seed: int) -> MixtureProblem:
     limits = Limits(utilisation=0.9, spare_replicas=seed % 2, budget=60.0)
     goal = Goal.THROUGHPUT if seed % 3 == 0 else Goal.COST
     return MixtureProblem(tuple(templates), offers, classes, limits, (goal,))
+
+
+def many_classes(seed: int, classes: int = 40, types: int = 6) -> MixtureProblem:
+    """Pseudo-random capacities without structure, the hardest kind for its size."""
+    value = seed
+    numbers = []
+    for _ in range(classes * (types + 1) + types):
+        value = (1103515245 * value + 12345) % 2**31
+        numbers.append(value / 2**31)
+    take = iter(numbers)
+    prices = [round(0.5 + 10 * next(take), 2) for _ in range(types)]
+    requests = tuple(RequestClass(f"c{i}", "m", round(0.1 + next(take), 4)) for i in range(classes))
+    templates = tuple(
+        Template(f"g{g}", "m", {f"g{g}": 1}, {c.id: round((0.5 + next(take)) * price, 4) for c in requests})
+        for g, price in enumerate(prices)
+    )
+    return MixtureProblem(templates, tuple(Offer(f"g{g}", f"g{g}", p) for g, p in enumerate(prices)), requests)
