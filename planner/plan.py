@@ -95,7 +95,7 @@ class Certificate(_Model):
     value: float
     bound: float
     gap: float
-    status: Literal["optimal", "feasible"]
+    status: Literal["optimal", "best found", "feasible"]
     solver: str
 
 
@@ -260,13 +260,14 @@ def _performance(candidate: Candidate) -> Performance:
 
 
 def _certificate(candidate: Candidate, outcome: Outcome, percentile: str) -> Certificate:
-    """Every layout was evaluated, so the best value is its own bound; later ranks carry their distance to it."""
+    """The best value is its own bound where every layout was evaluated; later ranks carry their distance to it."""
     best = objective_value(outcome.ranked[0], outcome.objective, percentile)
     value = objective_value(candidate, outcome.objective, percentile)
     gap = abs(value - best) / max(abs(best), 1e-12)
     return Certificate(
         objective=outcome.objective, value=significant(value), bound=significant(best), gap=significant(gap),
-        status="optimal" if gap < 1e-9 else "feasible", solver="exhaustive enumeration",
+        status="feasible" if gap >= 1e-9 else "optimal" if outcome.exhaustive else "best found",
+        solver="exhaustive enumeration" if outcome.exhaustive else "enumeration, splits pruned and matched by rate",
     )  # fmt: skip
 
 

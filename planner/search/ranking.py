@@ -160,7 +160,7 @@ class Candidate:
 @dataclass(slots=True)
 class Outcome:
     """Everything a search found. ``points`` counts evaluated operating points, ``candidates`` layouts x
-    precisions x types.
+    precisions x types. ``exhaustive``: every candidate was evaluated, so the best one is optimal.
     """
 
     ranked: list[Candidate] = field(default_factory=list)
@@ -170,6 +170,7 @@ class Outcome:
     points: int = 0
     fleet: int = 0
     objective: Objective = "throughput"
+    exhaustive: bool = True
 
 
 def rank_key(objective: Objective, percentile: str) -> Callable[[Candidate], tuple[object, ...]]:
