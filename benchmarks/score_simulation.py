@@ -1,6 +1,6 @@
 """Simulate the measured closed-loop points and score the result beside the closed forms.
 
-usage: python benchmarks/score_simulation.py [../shared/measured/e2e_points.csv] [--every N]
+usage: python benchmarks/score_simulation.py [POINTS.csv] [--every N]; without a file, the points that planner ships
 
 Each point runs as its load test did: all requests at once at the start, then a constant number in flight, 10 per user,
 output and prompt lengths uniform on 0.89 to 1.11 of their mean (the sources name 0.8 to 1.0 of a nominal value).
@@ -15,8 +15,9 @@ from pathlib import Path
 
 from fit_engines import score
 
+from planner.accuracy.measured import read_measured, shipped_points
 from planner.api import Catalogs, estimate, replica_of_point
-from planner.job.points import Point, read_points
+from planner.job.points import Point
 from planner.serving.estimated import Estimate
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
@@ -50,17 +51,19 @@ def _around(mean: float) -> Uniform:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("points", nargs="?", default="../shared/measured/e2e_points.csv", type=Path)
+    parser.add_argument("points", nargs="?", type=Path)
     parser.add_argument("--every", type=int, default=1, help="take every Nth point")
     arguments = parser.parse_args()
-    path, catalogs = arguments.points.resolve(), Catalogs()
-    points = [p for p in read_points(path) if p.mode == "aggregated"][:: arguments.every]
+    catalogs = Catalogs()
+    measured = read_measured(arguments.points) if arguments.points else shipped_points()
+    measured = [m for m in measured if m.point.mode == "aggregated"][:: arguments.every]
+    points = [m.point for m in measured]
     started = time.perf_counter()
     closed = estimate(points, catalogs=catalogs)
-    print(f"== closed forms, {time.perf_counter() - started:.1f} s\n{score(path, points, closed)}")
+    print(f"== closed forms, {time.perf_counter() - started:.1f} s\n{score(measured, closed)}")
     started = time.perf_counter()
     runs = [simulated(point, guess, catalogs) for point, guess in zip(points, closed, strict=True)]
-    print(f"== simulation, {time.perf_counter() - started:.1f} s\n{score(path, points, runs)}")
+    print(f"== simulation, {time.perf_counter() - started:.1f} s\n{score(measured, runs)}")
 
 
 if __name__ == "__main__":
