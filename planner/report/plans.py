@@ -85,7 +85,7 @@ def plans_text(found: PlanFile) -> str:
     lines += [f"Plan {plan.rank}: {note}." for plan in found.plans for note in plan.notes]
     if best.gpus_idle:
         fleet = best.gpus_total + best.gpus_idle
-        lines.append(f"Idle: {best.gpus_idle} of {fleet} GPUs; equal replicas of this layout need no more.")
+        lines.append(f"Idle: {best.gpus_idle} of {fleet} GPUs; this plan needs no more.")
     return "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,7 @@ h3{font-size:1rem;margin:1.2rem 0 .3rem}p{margin:.4rem 0;max-width:48rem}.soft{c
 .wide{overflow-x:auto;margin:.4rem 0}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;min-width:100%}
 th,td{padding:.35rem .6rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;
-overflow-wrap:normal}td{max-width:24rem;min-width:2rem}td.s{white-space:nowrap}
+overflow-wrap:normal}td{max-width:24rem;min-width:2rem}td:not(.n):not(.s){min-width:9rem}td.s{white-space:nowrap}
 th{color:var(--soft);font-weight:600;white-space:nowrap}td.n,th.n{text-align:right;white-space:nowrap}
 tr.best td{background:var(--card);font-weight:600}
 svg{width:100%;height:auto;display:block}svg text{font-size:13px;fill:var(--soft)}svg text.axis{fill:var(--fg)}
@@ -50,7 +50,7 @@ dt{margin-top:.4rem}}
 --c0:#2a6fbb;--c1:#c8553d;--c2:#3d8b5f;--c3:#8a5bb0;--c4:#b98a1d;--c5:#5b6b7b}
 body{max-width:none;padding:0;font-size:10pt;-webkit-print-color-adjust:exact;print-color-adjust:exact}
 section{break-inside:avoid}.wide{overflow:visible}table{font-size:8pt}th,td{padding:.2rem .35rem}
-th,td.s{white-space:normal}}
+th,td.s{white-space:normal}td:not(.n):not(.s){min-width:0}}
 """
 
 SCRIPT = """
