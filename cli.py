@@ -76,6 +76,16 @@ KvOption = Annotated[
 BudgetOption = Annotated[str | None, typer.Option("--budget", help="Most to spend, for example 40usd/h.")]
 SolverOption = Annotated[str, typer.Option("--solver", help="auto, highs, scip, cp-sat or pulp-cbc.")]
 TimeLimitOption = Annotated[str, typer.Option("--time-limit", help="Stop there with the best plan and its gap.")]
+SpeculateOption = Annotated[
+    str | None, typer.Option("--speculate", help="Draft tokens: mtp, eagle, ngram, draft:MODEL or auto.")
+]
+AcceptanceOption = Annotated[
+    str | None,
+    typer.Option("--acceptance", help="Rate at which drafted tokens are accepted, or one by position: 0.8,0.7."),
+]
+DraftTokensOption = Annotated[
+    int | None, typer.Option("--draft-tokens", help="Tokens to draft per step. Default: as many as pay.", min=0)
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
 
 
@@ -126,6 +136,9 @@ def search(
     kv: KvOption = None,
     engine: EngineOption = "vllm",
     budget: BudgetOption = None,
+    speculate: SpeculateOption = None,
+    acceptance: AcceptanceOption = None,
+    draft_tokens: DraftTokensOption = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
     simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
     simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
@@ -152,6 +165,7 @@ def search(
         model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit,
         ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, objective=objective, modes=modes, weights=weights, kv=kv,
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
+        speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens,
     )  # fmt: skip
     with _progress() as progress:
         found = run(job, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress, argv=sys.argv[1:])

@@ -22,6 +22,7 @@ from planner.job.fleet import Fleet
 from planner.job.fleets import FleetSpec
 from planner.job.job import Job
 from planner.job.points import Point
+from planner.job.speculating import Speculating
 from planner.job.traffic import Traffic
 from planner.plan import Plan, PlanFile, Pool, plan_file, sha256, significant
 from planner.search.mixed import UNPRICED
@@ -29,6 +30,7 @@ from planner.search.mixture import Offer
 from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
+from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine, load_engine
 from planner.serving.estimate import estimate_points
 from planner.serving.estimated import Estimate
@@ -99,6 +101,12 @@ class Catalogs:
         efficiency = load_efficiency(accelerator.family, self.folders)
         return Supply(accelerator, efficiency, count, None if price is None else price.usd_per_gpu_hour)
 
+    def drafting(self, asked: Speculating | None) -> Drafting | None:
+        """Resolve the names of a wish to speculate; None without one."""
+        if asked is None:
+            return None
+        return Drafting(asked, None if asked.model is None else self.model(asked.model), self.folders)
+
     def replica(
         self, model: str, gpu: str, weights: str, kv: str, engine: str, *, version: str = "", date: str = ""
     ) -> Replica:
@@ -140,8 +148,9 @@ def search(
     model = catalogs.model(job.model)
     engine = load_engine(job.engine, catalogs.folders)
     supplies = [catalogs.calibrated(supply, model, engine) for supply in catalogs.supplies(job.fleet)]
-    outcome = search_candidates(model, engine, supplies, job, progress)
-    mixture = unequal_plan(model, engine, supplies, job, outcome)
+    drafting = catalogs.drafting(job.speculate)
+    outcome = search_candidates(model, engine, supplies, job, progress, drafting)
+    mixture = unequal_plan(model, engine, supplies, job, outcome, drafting)
     if not outcome.ranked and mixture is None:
         raise no_plan(outcome.rejections.rows())
     require_rankable(outcome, job)
@@ -265,4 +274,11 @@ def compare(
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:
     """Build the replica that a saved pool describes."""
-    return catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine)
+    replica = catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine)
+    how = pool.speculation
+    if how is None:
+        return replica
+    asked = Speculating(method=how.method, model=how.draft, acceptance=tuple(how.acceptance), tokens=how.tokens)
+    drafting = catalogs.drafting(asked)
+    assert drafting is not None
+    return replace(replica, speculation=drafting.speculation(replica, how.tokens))

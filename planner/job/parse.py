@@ -10,6 +10,7 @@ from planner.errors import InputError, UnknownNameError
 from planner.job.fleet import parse_fleet
 from planner.job.job import OBJECTIVES, Job
 from planner.job.slo import Percentile, Slo
+from planner.job.speculating import parse_speculating
 from planner.job.workload import Workload
 from planner.units import parse_duration, parse_fraction, parse_money, parse_rate, parse_tokens
 
@@ -38,6 +39,9 @@ def parse_job(
     top: int = 5,
     simulate_top: int = 5,
     seed: int = 0,
+    speculate: str | None = None,
+    acceptance: str | None = None,
+    draft_tokens: int | None = None,
 ) -> Job:
     """Read every option with its unit. Raises InputError naming the option."""
     lengths = {"isl": parse_length(isl, "--isl"), "osl": parse_length(osl, "--osl")}
@@ -68,6 +72,7 @@ def parse_job(
             top=top,
             simulate_top=simulate_top,
             seed=seed,
+            speculate=parse_speculating(speculate, acceptance, draft_tokens),
         )
     except ValidationError as problem:
         raise _input_error(problem) from None

@@ -26,6 +26,7 @@ from planner.search.mixture import (
 from planner.search.ranking import Candidate
 from planner.search.reject import Rejections
 from planner.search.search import Progress, Supply, search
+from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine
 
 # A price has to stand for GPUs without one; it only orders GPU types among themselves.
@@ -53,6 +54,7 @@ def build_menu(
     job: Job,
     classes: tuple[WorkloadClass, ...],
     progress: Progress | None = None,
+    drafting: Drafting | None = None,
 ) -> Menu:
     """Evaluate every layout of every GPU type for every class, without any load of the job's own."""
     capacity: dict[str, dict[str, float]] = {}
@@ -61,7 +63,7 @@ def build_menu(
     for klass in classes:
         if progress is not None:
             progress(f"capacities for {klass.name}: {klass.isl:.0f} in, {klass.osl:.0f} out")
-        outcome = search(model, engine, list(supplies), _alone(job, klass))
+        outcome = search(model, engine, list(supplies), _alone(job, klass), drafting=drafting)
         rejections.merge(outcome.rejections)
         for candidate in outcome.ranked:
             name = template_name(candidate)
@@ -77,7 +79,8 @@ def build_menu(
 def template_name(candidate: Candidate) -> str:
     """Name of a kind of replica: GPU, split and precisions."""
     replica = candidate.replica
-    return f"{replica.accelerator.id} {candidate.layout} {replica.weights} kv {replica.kv}"
+    drafts = "" if replica.speculation is None else f" {replica.speculation}"
+    return f"{replica.accelerator.id} {candidate.layout} {replica.weights} kv {replica.kv}{drafts}"
 
 
 def _alone(job: Job, klass: WorkloadClass) -> Job:

@@ -25,12 +25,13 @@ from planner.search.candidates import (
 )
 from planner.search.ranking import Candidate, Outcome, Share, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
-from planner.search.space import layouts
+from planner.search.space import layouts, one_stage
 from planner.search.splits import Members, split_candidates
 from planner.search.supply import Supply as Supply
 from planner.search.supply import affordable as affordable
 from planner.search.supply import objective_of as objective_of
 from planner.serving.closed_loop import POINTS_PER_ROW, ClosedLoop, closed_loop
+from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine
 from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Layout, Layouts
@@ -41,8 +42,18 @@ _REPLICA_COUNTS = 64
 Progress = Callable[[str], None]
 
 
-def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progress: Progress | None = None) -> Outcome:
-    """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why."""
+def search(
+    model: Model,
+    engine: Engine,
+    supplies: list[Supply],
+    job: Job,
+    progress: Progress | None = None,
+    drafting: Drafting | None = None,
+) -> Outcome:
+    """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why.
+
+    With ``drafting`` every layout is evaluated without a draft and with drafts of several lengths.
+    """
     outcome = Outcome(objective=objective_of(job), fleet=sum(s.count for s in supplies))
     if job.objective is None and outcome.objective == "cost" and all(s.price is None for s in supplies):
         outcome.objective = "gpus"  # the nearest thing to a price that is known
@@ -54,14 +65,16 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
             for kv in kv_choices(supply.accelerator, weights, job.kv, engine):
                 if progress is not None:
                     progress(f"{supply.accelerator.id} {weights} kv {kv}: {len(found)} layouts")
-                replica = Replica(model, supply.accelerator, supply.efficiency, supply.engine or engine, weights, kv)
-                outcome.candidates += len(found)
-                family = fitting(replica, found, job.workload, outcome.rejections)
-                if family is None:
-                    continue
-                members.append((supply, gpus, family))
-                if "aggregated" in job.modes:
-                    outcome.ranked += _candidates(family, supply, gpus, job, outcome)
+                plain = Replica(model, supply.accelerator, supply.efficiency, supply.engine or engine, weights, kv)
+                for replica in drafting.replicas(plain) if drafting else (plain,):
+                    legal = found if replica.speculation is None else one_stage(found, replica, outcome.rejections)
+                    outcome.candidates += len(legal)
+                    family = fitting(replica, legal, job.workload, outcome.rejections)
+                    if family is None:
+                        continue
+                    members.append((supply, gpus, family))
+                    if "aggregated" in job.modes:
+                        outcome.ranked += _candidates(family, supply, gpus, job, outcome)
     if {"pd", "af"} & set(job.modes):
         outcome.exhaustive = False  # pools are pruned by role and matched by rate, which proves nothing
         if progress is not None:

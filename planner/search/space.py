@@ -9,6 +9,7 @@ from planner.catalog.hardware import Accelerator
 from planner.search.reject import Rejected, Rejections
 from planner.serving.layout import Layout
 from planner.serving.legality import shape_problem
+from planner.serving.replica import Replica
 
 _PIPELINES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
 _DATA_WIDTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -33,6 +34,16 @@ def layouts(
             name = f"{accelerator.id} {layout}"
             rejections.add(Rejected(problem.reason, name, problem.need, problem.have, float(layout.gpus)))
     return found
+
+
+def one_stage(found: list[Layout], replica: Replica, rejections: Rejections) -> list[Layout]:
+    """The layouts that can speculate: a draft waits for the token of its target, which a pipeline of stages has not
+    finished while the next micro-batch runs, and engines refuse the two together."""
+    staged = [layout for layout in found if layout.pp > 1]
+    for layout in staged:
+        name = f"{replica.accelerator.id} {layout} {replica.weights} {replica.speculation}"
+        rejections.add(Rejected("drafts need one pipeline stage", name, "pp 1", f"pp {layout.pp}", float(layout.pp)))
+    return [layout for layout in found if layout.pp == 1]
 
 
 def _splits(model: Model, accelerator: Accelerator, limit: int) -> Iterator[Layout]:

@@ -23,6 +23,7 @@ from planner.search.supply import Supply, objective_of
 from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layouts
 from planner.serving.pd import Role, handover
+from planner.serving.replica import Replica
 from planner.serving.transfer import TransferOptions
 
 Members = list[tuple[Supply, int, Family]]
@@ -42,17 +43,22 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     for member in members:
         if "pd" in job.modes:
             receivers.append(decode_pool(*member, job.slo, lengths))
-        if "af" in job.modes:
+        if "af" in job.modes and member[2].replica.speculation is None:
             receivers.append(attention_ffn_pool(*member, job.slo, lengths, outcome.rejections))
     matches: list[Match] = []
     for prefill in senders:
         for decode in receivers:
-            if decode is not None and prefill.family.replica.kv == decode.family.replica.kv:
+            if decode is not None and _compatible(prefill.family.replica, decode.family.replica):
                 matches += _matches(prefill, decode, job, outcome)
     matches.sort(key=lambda match: (match.score, match.name))
     if job.workload.concurrency is not None:
         return closed_matches(matches[:_KEPT_CLOSED], job, outcome)
     return open_matches(matches[:_KEPT], job, outcome)
+
+
+def _compatible(prefill: Replica, decode: Replica) -> bool:
+    """Whether one can take over from the other: the same cache, and the same draft, whose cache travels too."""
+    return prefill.kv == decode.kv and str(prefill.speculation) == str(decode.speculation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,8 @@ def _slack(prefill: PrefillPool, decode: DecodePool, job: Job) -> tuple[Array, t
     own = prefill.times.own(0.0)
     exposed = link.seconds(0.0, own)
     tpot = decode.tpot[None, :]
-    overhead = first_token_overhead(decode.family.replica.engine, tpot) + tpot
+    tokens = decode.family.replica.tokens_per_step
+    overhead = first_token_overhead(decode.family.replica.engine, tpot, tokens) + tpot * tokens
     limits = [x for x in (job.slo.ttft, job.slo.e2e) if x is not None]
     slack = np.broadcast_to(min(limits, default=np.inf) - overhead - exposed, exposed.shape)
     ranks = prefill.family.columns.attention_dp / link.sending.egress, across.attention_dp / link.sending.ingress

@@ -6,6 +6,7 @@ This is the narrow waist of the project: search, estimate and simulation all tak
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,10 @@ from planner.cost.gemm import gemm_seconds
 from planner.cost.moe import active_experts, experts_seconds
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.replica import Replica
+from planner.serving.speculation import Speculation
 from planner.serving.work import Ledger, Work
 
-__all__ = ["Ledger", "Work", "iteration_ledger", "iteration_seconds"]
+__all__ = ["Ledger", "Work", "draft_layouts", "iteration_ledger", "iteration_seconds"]
 
 ACTIVATION_BYTES = 2.0  # hidden states travel and rest in bf16
 # Inside a captured graph a kernel starts without the host; what is left between kernels is the engine's layer gap.
@@ -77,7 +79,51 @@ def iteration_seconds(replica: Replica, layouts: Layouts, work: Work) -> Array:
 
 
 def iteration_ledger(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
-    """The same as ``iteration_seconds``, kept apart by operator."""
+    """The same as ``iteration_seconds``, kept apart by operator.
+
+    A replica that speculates drafts first and then checks the draft: its iteration yields ``replica.tokens_per_step``
+    tokens per request.
+    """
+    speculation = replica.speculation
+    if speculation is None:
+        return _one_pass(replica, layouts, work)
+    ledger = _one_pass(replica, layouts, replace(work, drafted=float(speculation.tokens)))
+    ledger.add("draft", _draft_seconds(replica, speculation, layouts, work))
+    return ledger
+
+
+def _draft_seconds(replica: Replica, speculation: Speculation, layouts: Layouts, work: Work) -> Array:
+    """Seconds of all drafting passes of an iteration.
+
+    The first pass reads what the target has just checked, and the prompt, so that the draft's own cache keeps up; each
+    further one takes the token of the one before.
+    """
+    draft = speculation.draft
+    if draft is None:
+        return np.asarray(replica.engine.draft_step)
+    split = draft_layouts(speculation, layouts)
+    first = _one_pass(draft, split, replace(work, drafted=float(speculation.tokens)))
+    seconds = first.total + _fold_seconds(replica, speculation, split, work)
+    if speculation.tokens > 1:
+        later = Work(work.sequences, work.context)
+        each = _one_pass(draft, split, later).total + _fold_seconds(replica, speculation, split, later)
+        seconds = seconds + np.where(floats(work.sequences) > 0, (speculation.tokens - 1) * each, 0.0)
+    return seconds
+
+
+def _fold_seconds(replica: Replica, speculation: Speculation, layouts: Layouts, work: Work) -> Array:
+    """Seconds of the product that folds several hidden states into the input of a draft layer."""
+    if not speculation.joined:
+        return np.zeros(1)
+    hidden = replica.model.hidden
+    seconds = gemm_seconds(
+        floats(work.sequences) + floats(work.chunk), hidden / layouts.tp, speculation.joined * hidden, math="bf16",
+        accelerator=replica.accelerator, efficiency=replica.efficiency, launch=IN_GRAPH_LAUNCH,
+    )  # fmt: skip
+    return np.asarray(seconds * replica.engine.dense_slowdown)
+
+
+def _one_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     pass_ = _Pass(replica, layouts, work)
     for group in replica.groups:
         pass_.layer(group.layer, float(group.count))
@@ -87,22 +133,31 @@ def iteration_ledger(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     return pass_.ledger
 
 
+def draft_layouts(speculation: Speculation, layouts: Layouts) -> Layouts:
+    """How a draft is cut: as the attention of its target, in one stage; its experts as those of the target."""
+    ones = np.ones_like(layouts.tp)
+    routed = speculation.draft is not None and speculation.draft.has_experts
+    return Layouts(layouts.tp, layouts.attention_dp, ones, layouts.ep if routed else ones)
+
+
 class _Pass:
     """One evaluation: the arrays that every operator needs, and the ledger they write to."""
 
     def __init__(self, replica: Replica, layouts: Layouts, work: Work) -> None:
         self.replica, self.layouts, self.ledger = replica, layouts, Ledger()
         self.decodes = floats(work.sequences)
+        self.width = 1.0 + work.drafted
+        self.decoded = self.decodes * self.width
         self.context = floats(work.context)
         self.chunk = floats(work.chunk)
         self.prefix = floats(work.prefix)
         self.prompts = floats(work.prompts)
         ranks = layouts.attention_dp
         carrying = np.where(floats(work.prefilling) > 0, np.minimum(floats(work.prefilling), ranks), ranks)
-        self.routed_tokens = self.decodes * ranks + self.chunk * carrying
+        self.routed_tokens = self.decoded * ranks + self.chunk * carrying
         self.prefilling = bool(np.any(self.chunk > 0))
         self.decoding = bool(np.any(self.decodes > 0))
-        self.tokens = self.decodes + self.chunk
+        self.tokens = self.decoded + self.chunk
         self.hidden = replica.model.hidden
         layers = len(replica.model.layers)
         # Layers are whole: the fullest stage sets the pace of all.
@@ -132,7 +187,7 @@ class _Pass:
 
     def head(self) -> None:
         """LM head on the tokens that are sampled: every decode, and one per finished prompt."""
-        sampled = self.decodes + np.where(self.chunk > 0, self.prompts, 0.0)
+        sampled = self.decoded + np.where(self.chunk > 0, self.prompts, 0.0)
         form = self.replica.formats[Part.HEAD]
         vocab = self.replica.model.vocab / self.layouts.tp
         seconds = gemm_seconds(
@@ -204,8 +259,9 @@ class _Pass:
         options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, **self.common}
         if self.decoding:
             read = attended_tokens(a, self.context)
-            seconds = attention_decode_seconds(self.decodes, read, *shape, **options)
-            cache = self.decodes * read * kv_heads * ((a.head_dim + a.value_dim) * self.replica.kv_bytes)
+            sequences, queries = self._checking(a)
+            seconds = attention_decode_seconds(sequences, read, heads * queries, *shape[1:], **options)
+            cache = sequences * read * kv_heads * ((a.head_dim + a.value_dim) * self.replica.kv_bytes)
             self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
             seconds = attention_prefill_seconds(
@@ -218,6 +274,12 @@ class _Pass:
         if a.compressed is not None and a.compressed.index_dim:
             self._indexer(a.compressed.index_heads, a.compressed.index_dim, a.compressed.ratio, times)
 
+    def _checking(self, a: Attention | LatentAttention) -> tuple[Array, float]:
+        """Sequences and queries of each that the decode kernel sees: the tokens of a draft share one read of the cache,
+        but not where every query chooses its own part of it."""
+        chooses = a.indexer is not None or (isinstance(a, Attention) and a.compressed is not None)
+        return (self.decoded, 1.0) if chooses else (self.decodes, self.width)
+
     def _prefill_window(self, a: Attention) -> float | Array | None:
         """Keys that a prompt token attends: all, a window, or what a selector leaves of the mean context."""
         if a.compressed is not None or a.indexer is not None:
@@ -227,7 +289,7 @@ class _Pass:
     def _indexer(self, heads: int, width: int, ratio: float, times: Array) -> None:
         """Scores of a sparse-attention selector over the context, ``ratio`` tokens to an entry."""
         shape = (float(heads), float(width))
-        seconds = indexer_seconds(1.0, self.context / ratio, self.decodes, *shape, **self.common)
+        seconds = indexer_seconds(self.width, self.context / ratio, self.decodes, *shape, **self.common)
         if self.prefilling:
             query = self.chunk / self.prompts
             seconds = seconds + indexer_seconds(query, self.prefix / ratio, self.prompts, *shape, **self.common)
@@ -238,11 +300,12 @@ class _Pass:
         top_k = float(a.indexer.top_k) if a.indexer else None
         options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, "top_k": top_k, **self.common}
         if self.decoding:
+            sequences, queries = self._checking(a)
             seconds = latent_decode_seconds(
-                self.decodes, self.context, heads, float(a.kv_rank), float(a.rope_dim), **options
+                sequences, self.context, heads * queries, float(a.kv_rank), float(a.rope_dim), **options
             )
             read = attended_tokens(a, self.context)
-            cache = self.decodes * read * ((a.kv_rank + a.rope_dim) * self.replica.kv_bytes)
+            cache = sequences * read * ((a.kv_rank + a.rope_dim) * self.replica.kv_bytes)
             self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
             seconds = latent_prefill_seconds(
@@ -260,7 +323,9 @@ class _Pass:
             heads, rows, columns = mixer.heads, mixer.head_dim, mixer.state_size
         shape = (np.ceil(heads / self.layouts.tp), float(rows), float(columns))
         options: dict[str, Any] = {"state_bytes": float(mixer.state_dtype_bytes), **self.common}
-        seconds = recurrent_seconds(self.decodes, self.decodes, *shape, **options)
+        # Every checked position leaves a state of its own, of which the last accepted one is kept.
+        states = self.decodes * (1.0 + self.width) / 2.0
+        seconds = recurrent_seconds(self.decoded, states, *shape, **options)
         if self.prefilling:
             seconds = seconds + recurrent_seconds(self.chunk, self.prompts, *shape, **options)
         self._add("recurrent state", seconds, times)

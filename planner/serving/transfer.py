@@ -50,8 +50,11 @@ class Transfer:
 
 
 def request_kv_bytes(replica: Replica, tokens: ArrayLike) -> Array:
-    """Bytes of the cache and state of one prompt of ``tokens``, every element once."""
-    return np.asarray(kv_bytes(replica.model, floats(tokens), replica.kv_bytes) + state_bytes(replica.model))
+    """Bytes of the cache and state of one prompt of ``tokens``, every element once; that of a draft travels too."""
+    own = np.asarray(kv_bytes(replica.model, floats(tokens), replica.kv_bytes) + state_bytes(replica.model))
+    if replica.speculation is None or replica.speculation.draft is None:
+        return own
+    return own + request_kv_bytes(replica.speculation.draft, tokens)
 
 
 def transfer(
