@@ -195,6 +195,9 @@ def estimate(
     engine_version: Annotated[
         str, typer.Option("--engine-version", help="Version of the engine, where older ones behave otherwise.")
     ] = "",
+    speculate: SpeculateOption = None,
+    acceptance: AcceptanceOption = None,
+    draft_tokens: DraftTokensOption = None,
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -220,12 +223,14 @@ def estimate(
             predictions = run(rows, catalogs=catalogs)
         emit_predictions(predictions, "csv" if output == "table" else output, out)
         return
+    from planner.job.speculating import parse_speculating
     from planner.report.single import SingleRequest, emit_single
 
     check_formats(output, out, allowed=("table", "json"))
     request = SingleRequest.checked(
         model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
         static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas, engine_version=engine_version,
+        speculate=parse_speculating(speculate, acceptance, draft_tokens),
     )  # fmt: skip
     emit_single(request, catalogs, output, out)
 

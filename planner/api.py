@@ -37,6 +37,7 @@ from planner.serving.estimated import Estimate
 from planner.serving.precision import kv_default
 from planner.serving.profile import Profile
 from planner.serving.replica import KV_BYTES, Replica
+from planner.serving.speculation import LENGTHS
 from planner.simulation.check import PROBLEM, recheck
 from planner.simulation.replay import Replayed, replay
 from planner.unequal import unequal_plan
@@ -205,6 +206,8 @@ def doubts(model: Model, job: Job) -> list[str]:
     found, total = [], job.workload.isl + job.workload.osl
     if model.max_context is not None and total > model.max_context:
         found.append(f"{total:,.0f} tokens of a request exceed the context of {model.max_context:,} of {model.id}")
+    if job.speculate is not None and not job.speculate.acceptance:
+        found.append("how many drafted tokens are accepted is assumed by method; measure it and give --acceptance")
     if not job.slo.limits and job.workload.concurrency is None and job.workload.rate is None:
         found.append("no latency limit is set, so plans run close to saturation; set --ttft and --tpot")
     return found
@@ -226,7 +229,21 @@ def no_plan(rows: list[tuple[str, int, str]]) -> NoPlanError:
 def estimate(points: Sequence[Point], *, catalogs: Catalogs | None = None) -> list[Estimate]:
     """Predict fixed configurations, one result per point in order; what cannot be predicted says why."""
     known = catalogs or Catalogs()
-    return estimate_points(points, lambda p: replica_of_point(p, known))
+    found = estimate_points(points, lambda p: replica_of_point(p, known))
+    for index, point in enumerate(points):
+        if point.speculate is not None and point.speculate.tokens is None:
+            found[index] = best_length(point, known)[1]
+    return found
+
+
+def best_length(point: Point, catalogs: Catalogs) -> tuple[int, Estimate]:
+    """The draft length that gives a configuration the most output, 0 included, and what it predicts."""
+    assert point.speculate is not None
+    lengths = (0, *LENGTHS)
+    tried = [replace(point, speculate=point.speculate.model_copy(update={"tokens": n})) for n in lengths]
+    rows = estimate_points(tried, lambda p: replica_of_point(p, catalogs))
+    best = max(range(len(rows)), key=lambda i: (rows[i].output_rate_per_gpu or 0.0, -i))
+    return lengths[best], rows[best]
 
 
 def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
@@ -238,9 +255,13 @@ def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
     date = point.date
     if point.mode == "static" and not date and not point.engine_version:
         date = UNDATED_STATIC
-    return catalogs.replica(
+    replica = catalogs.replica(
         point.model, point.gpu, point.weights, point.kv, point.engine, version=point.engine_version, date=date
     )
+    drafting = catalogs.drafting(point.speculate)
+    if drafting is None or not drafting.asked.tokens:
+        return replica
+    return replace(replica, speculation=drafting.speculation(replica, drafting.asked.tokens))
 
 
 def simulate(

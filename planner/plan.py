@@ -249,7 +249,7 @@ def _pool(pool: Share) -> Pool:
         running_batch=significant(pool.batch),
         engine=replica.engine.id,
         micro_batches=pool.micro_batches,
-        speculation=_speculation(replica.speculation),
+        speculation=pool_speculation(replica.speculation),
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
@@ -259,7 +259,8 @@ def _pool(pool: Share) -> Pool:
     )
 
 
-def _speculation(how: Speculation | None) -> PoolSpeculation | None:
+def pool_speculation(how: Speculation | None) -> PoolSpeculation | None:
+    """Write down how a replica drafts."""
     if how is None:
         return None
     known = how.acceptance

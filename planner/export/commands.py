@@ -14,6 +14,7 @@ from typing import Any
 from planner.errors import ExportError
 from planner.export.deployment import Deployment, Group
 from planner.export.flags import Flag, Variable
+from planner.export.speculation import sglang_speculation, trtllm_speculation, vllm_speculation
 
 HEAD, NODE_RANK, PORT = Variable("{HEAD}"), Variable("{NODE_RANK}"), Variable("{PORT}")
 MASTER_PORT, RPC_PORT, BOOTSTRAP_PORT, SIDE_CHANNEL_PORT = 29501, 13345, 8998, 5600
@@ -36,7 +37,7 @@ def vllm_flags(plan: Deployment, group: Group, *, placement: bool = True) -> lis
         flags.append(Flag("--quantization", group.online))
     if group.split:
         flags.append(Flag("--kv-transfer-config", kv_transfer(group)))
-    return flags
+    return flags + vllm_speculation(group)
 
 
 def vllm_split(plan: Deployment, group: Group) -> list[Flag]:
@@ -110,7 +111,7 @@ def sglang_flags(plan: Deployment, group: Group) -> list[Flag]:
     if group.split:
         flags += [Flag("--disaggregation-mode", group.role), Flag("--disaggregation-transfer-backend", "nixl")]
         flags.append(Flag("--disaggregation-bootstrap-port", BOOTSTRAP_PORT))
-    return flags
+    return flags + sglang_speculation(group)
 
 
 def sglang_nodes(group: Group) -> list[Flag]:
@@ -146,4 +147,4 @@ def trtllm_config(plan: Deployment, group: Group) -> dict[str, Any]:
         config["cache_transceiver_config"] = {"backend": "NIXL", "max_tokens_in_buffer": plan.max_model_len}
     if group.role == "prefill":
         config["disable_overlap_scheduler"] = True
-    return config
+    return config | trtllm_speculation(group)

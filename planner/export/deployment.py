@@ -16,7 +16,7 @@ from planner.architecture.model import Model, MoeFfn
 from planner.errors import ExportError, InputError, PlannerError
 from planner.export.names import dns_name, model_name, one_line
 from planner.export.selectors import Selector, selector
-from planner.plan import Plan, PlanFile, Pool, sha256, to_json
+from planner.plan import Plan, PlanFile, Pool, PoolSpeculation, sha256, to_json
 from planner.serving.engine import Engine, load_engine
 from planner.units import GIB
 
@@ -42,6 +42,7 @@ class Group:
     chunk_tokens : tokens of one iteration.
     share : part of the requests of its role that the plan sends here.
     online : precision to which the engine quantises the checkpoint while loading, or None.
+    speculation : how it drafts tokens, or None; ``draft`` what engines load as the draft.
     """
 
     name: str
@@ -65,6 +66,8 @@ class Group:
     share: float
     online: str | None
     selector: Selector
+    speculation: PoolSpeculation | None = None
+    draft: str | None = None
 
     @property
     def gpus(self) -> int:
@@ -103,13 +106,20 @@ class Deployment:
 
 
 def deployment(
-    found: PlanFile, rank: int, target: str, engines: tuple[str, ...], catalogs: Catalogs, model: str | None = None
+    found: PlanFile,
+    rank: int,
+    target: str,
+    engines: tuple[str, ...],
+    catalogs: Catalogs,
+    model: str | None = None,
+    draft: str | None = None,
 ) -> Deployment:
     """Read a plan for a target that runs ``engines``; the first one stands in for an engine it does not run.
 
     Parameters
     ----------
     model : id or path that engines load, when it is another than the plan's (a quantised checkpoint).
+    draft : id or path of the draft or EAGLE head, when the plan names none.
 
     Raises ExportError for a plan that no engine can run as it stands, InputError for names that catalogs lack.
     """
@@ -121,7 +131,7 @@ def deployment(
     engine = planned if planned in engines else engines[0]
     profile, known = load_engine(engine, catalogs.folders), _known(str(found.job.get("model", "")), catalogs)
     groups = tuple(
-        replace(_group(pool, profile, known, model is None, catalogs), share=share)
+        replace(_group(pool, profile, known, model is None, catalogs), share=share, draft=_draft(pool, draft, catalogs))
         for pool, share in zip(plan.pools, _shares(plan), strict=True)
     )
     source = model or _source(str(found.job.get("model", "")), known)
@@ -141,6 +151,17 @@ def deployment(
         max_model_len=_longest(found, plan, known), groups=_named(groups), annotations=provenance(found, plan),
         notes=tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def _draft(pool: Pool, named: str | None, catalogs: Catalogs) -> str | None:
+    """The checkpoint of a draft, as the user names it or as the plan does. Raises InputError for an unusable name."""
+    how = pool.speculation
+    if how is None:
+        return None
+    name = named or (None if how.draft is None else _source(how.draft, _known(how.draft, catalogs)))
+    if name is not None and not _loadable(name):
+        raise InputError(f"draft model {name!r}: no engine can load that name", hint="name another with --draft-model")
+    return name
 
 
 def _loadable(name: str) -> bool:
@@ -203,6 +224,7 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
         static_share=round(min(max(share - working, weights, 0.1), 0.98), 3), free_share=round(engine.utilization, 3),
         max_sequences=sequences, chunk_tokens=max(int(engine.chunk_tokens), sequences), share=1.0,
         online=_online(pool.weights, known) if own else None, selector=selector(gpu, catalogs.folders),
+        speculation=pool.speculation,
     )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from planner.errors import InputError
+from planner.errors import InputError, PlannerError
+from planner.job.speculating import Speculating, parse_speculating
 
 REQUIRED = ("id", "model", "gpu", "mode", "isl", "osl", "concurrency")
 OUTPUT = (
@@ -63,6 +64,7 @@ class Point:
     prefill: PoolPoint | None = None
     decode: PoolPoint | None = None
     statistic: str = "mean"
+    speculate: Speculating | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
 
@@ -111,6 +113,7 @@ def parse_row(row: Mapping[str, str], line: int) -> Point:
             prefill=_pool(row, "prefill_", "prefill_workers") if pd else None,
             decode=_pool(row, "decode_", "decode_workers") if pd else None,
             statistic="p50" if row.get("statistic") == "median" else "mean",
+            speculate=_speculate(row),
             extra=row,
         )
     except ValueError as problem:
@@ -125,6 +128,19 @@ def _pool(row: Mapping[str, str], prefix: str, workers: str) -> PoolPoint:
         attention_dp=_count(row, f"{prefix}attention_dp"),
         ep=_count(row, f"{prefix}ep"),
     )
+
+
+def _speculate(row: Mapping[str, str]) -> Speculating | None:
+    """The optional columns ``speculate``, ``acceptance`` and ``draft_tokens``."""
+    tokens = row.get("draft_tokens") or None
+    if tokens is not None and not tokens.isdigit():
+        raise ValueError(f"draft_tokens {tokens!r} is not a whole number")
+    try:
+        return parse_speculating(
+            row.get("speculate") or None, row.get("acceptance") or None, None if tokens is None else int(tokens)
+        )
+    except PlannerError as problem:
+        raise ValueError(str(problem)) from None
 
 
 def _number(row: Mapping[str, str], column: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from planner.api import Catalogs, replica_of_pool, search
 from planner.errors import InputError, PlannerError
 from planner.job.job import Job
 from planner.plan import Plan, PlanFile, Pool
+from planner.report.drafts import draft_rows, speculation_text, stops_paying
 from planner.report.emit import emit
 from planner.report.formats import rows_text
 from planner.report.modes import compare_modes
@@ -64,6 +66,9 @@ def explain_pool(pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
         return explained
     replica = replica_of_pool(job.model, pool, catalogs)
     layout = Layout(pool.layout.tp, pool.layout.attention_dp, pool.layout.pp, pool.layout.ep, pool.layout.cp)
+    plain = replace(replica, speculation=None)
+    explained["drafts"] = draft_rows(pool, plain, job, catalogs)
+    explained["drafts_note"] = stops_paying(pool, plain, job, catalogs)
     times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))
     return {**explained, **{name: spent for name, spent in times.items() if name in _PHASES[pool.role]}}
 
@@ -84,6 +89,11 @@ def why(found: PlanFile, rank: int, job: Job) -> list[str]:
             f"{'' if pool.role == 'aggregated' else f'{pool.role}: '}KV cache holds {pool.max_batch} requests per "
             f"attention rank, {pool.running_batch:.0f} run ({filled:.0%})"
         )
+    lines += [
+        speculation_text(pool.speculation.model_dump())
+        for pool in plan.pools
+        if pool.speculation is not None and pool.role != "prefill"
+    ]
     if plan.mode == "pd":
         lines.append(_busier(plan.pools[0], plan))
     if plan.gpus_idle:
@@ -166,10 +176,17 @@ def _pool_text(pool: dict[str, Any], *, alone: bool) -> list[str]:
     ]
     phases = [name for name in (_STEP, _PROMPT) if name in pool]
     if len(phases) == 2:
-        return [*lines, operator_text(pool)]
+        return [*lines, operator_text(pool), *_drafts_text(pool)]
     for name in phases:
         total = sum(pool[name].values())
         spent = sorted(((op, ms) for op, ms in pool[name].items() if ms > 0), key=lambda item: -item[1])
         rows = [{_TITLES[name]: op, "ms": ms, "share": share_bar(ms / total)} for op, ms in spent]
         lines.append(rows_text([*rows, {_TITLES[name]: "total", "ms": round(total, 3), "share": ""}], "table"))
-    return lines
+    return lines + _drafts_text(pool)
+
+
+def _drafts_text(pool: dict[str, Any]) -> list[str]:
+    """What speculation buys; nothing where it was not asked for."""
+    if not pool.get("drafts"):
+        return []
+    return [f"Drafts at this batch; {pool['drafts_note']}", rows_text(pool["drafts"], "table")]

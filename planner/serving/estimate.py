@@ -42,13 +42,19 @@ def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Esti
 
 def _replica_key(point: Point) -> tuple[object, ...]:
     gpus = (point.gpu, *(point.extra.get(name, "") for name in ("prefill_gpu", "decode_gpu", *GROUPED_BY)))
-    return (point.model, gpus, point.weights, point.kv, point.engine, point.engine_version, point.date, point.mode)
+    software = (point.engine, point.engine_version, point.date)
+    return (point.model, gpus, point.weights, point.kv, *software, point.mode, point.speculate)
 
 
 def _unsupported(point: Point) -> str | None:
     if point.mode not in MODES:
         return f"mode {point.mode!r} is not modelled; modes: {', '.join(MODES)}"
-    return None
+    if point.speculate is None:
+        return None
+    if point.mode == "af":
+        return "speculation between attention and feed-forward workers is not modelled"
+    staged = any(pool is not None and pool.pp > 1 for pool in (point.pool, point.prefill, point.decode))
+    return "drafts need one pipeline stage" if staged else None
 
 
 def _group(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
