@@ -25,6 +25,7 @@ class Work:
     prompts : prompts that the chunk tokens belong to.
     prefilling : attention ranks that carry such a chunk at the same time, 0 for all of them; the others decode only.
     drafted : further tokens of each decode, drafted and checked in the same pass (speculation).
+    quantised : whether inputs of feed-forward blocks arrive in the precision of their arithmetic.
     """
 
     sequences: ArrayLike = 0.0
@@ -34,6 +35,7 @@ class Work:
     prompts: ArrayLike = 1.0
     prefilling: ArrayLike = 0.0
     drafted: float = 0.0
+    quantised: bool = False
 
 
 @dataclass(slots=True)
