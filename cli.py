@@ -86,6 +86,18 @@ AcceptanceOption = Annotated[
 DraftTokensOption = Annotated[
     int | None, typer.Option("--draft-tokens", help="Tokens to draft per step. Default: as many as pay.", min=0)
 ]
+TpOverlapOption = Annotated[
+    str | None, typer.Option("--tp-overlap", help="Share of tensor-parallel communication hidden behind compute.")
+]
+TwoBatchOption = Annotated[
+    bool, typer.Option("--two-batch-overlap", help="Experts: one half computes while the other's tokens travel.")
+]
+RedundantOption = Annotated[
+    int | None, typer.Option("--redundant-experts", help="Further copies of busy experts on each rank.", min=0)
+]
+ImbalanceOption = Annotated[
+    float | None, typer.Option("--expert-imbalance", help="Busiest expert rank over the mean, if measured.", min=1)
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
 
 
@@ -139,6 +151,10 @@ def search(
     speculate: SpeculateOption = None,
     acceptance: AcceptanceOption = None,
     draft_tokens: DraftTokensOption = None,
+    tp_overlap: TpOverlapOption = None,
+    two_batch_overlap: TwoBatchOption = False,
+    redundant_experts: RedundantOption = None,
+    expert_imbalance: ImbalanceOption = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
     simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
     simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
@@ -165,7 +181,8 @@ def search(
         model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit,
         ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, objective=objective, modes=modes, weights=weights, kv=kv,
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
-        speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens,
+        speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens, tp_overlap=tp_overlap,
+        two_batch_overlap=two_batch_overlap, redundant_experts=redundant_experts, expert_imbalance=expert_imbalance,
     )  # fmt: skip
     with _progress() as progress:
         found = run(job, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress, argv=sys.argv[1:])
@@ -198,6 +215,10 @@ def estimate(
     speculate: SpeculateOption = None,
     acceptance: AcceptanceOption = None,
     draft_tokens: DraftTokensOption = None,
+    tp_overlap: TpOverlapOption = None,
+    two_batch_overlap: TwoBatchOption = False,
+    redundant_experts: RedundantOption = None,
+    expert_imbalance: ImbalanceOption = None,
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -224,6 +245,7 @@ def estimate(
         emit_predictions(predictions, "csv" if output == "table" else output, out)
         return
     from planner.job.speculating import parse_speculating
+    from planner.job.tuning import parse_tuning
     from planner.report.single import SingleRequest, emit_single
 
     check_formats(output, out, allowed=("table", "json"))
@@ -231,6 +253,7 @@ def estimate(
         model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
         static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas, engine_version=engine_version,
         speculate=parse_speculating(speculate, acceptance, draft_tokens),
+        tuning=parse_tuning(tp_overlap, two_batch_overlap, redundant_experts, expert_imbalance),
     )  # fmt: skip
     emit_single(request, catalogs, output, out)
 

@@ -24,6 +24,7 @@ from planner.job.job import Job
 from planner.job.points import Point
 from planner.job.speculating import Speculating
 from planner.job.traffic import Traffic
+from planner.job.tuning import Tuning
 from planner.plan import Plan, PlanFile, Pool, plan_file, sha256, significant
 from planner.search.mixed import UNPRICED
 from planner.search.mixture import Offer
@@ -109,11 +110,20 @@ class Catalogs:
         return Drafting(asked, None if asked.model is None else self.model(asked.model), self.folders)
 
     def replica(
-        self, model: str, gpu: str, weights: str, kv: str, engine: str, *, version: str = "", date: str = ""
+        self,
+        model: str,
+        gpu: str,
+        weights: str,
+        kv: str,
+        engine: str,
+        *,
+        version: str = "",
+        date: str = "",
+        tuning: Tuning | None = None,
     ) -> Replica:
         """Build the replica of catalog names; an empty ``kv`` is what the engine does by default."""
         accelerator = self.hardware.accelerator(gpu)
-        profile = load_engine(engine or "vllm", self.folders, version=version, date=date)
+        profile = load_engine(engine or "vllm", self.folders, version=version, date=date).tuned(tuning or Tuning())
         weights = _WEIGHT_NAMES.get(weights, weights)
         known = self.model(model)
         kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile)
@@ -147,7 +157,7 @@ def search(
     catalogs = catalogs or Catalogs()
     started = time.perf_counter()
     model = catalogs.model(job.model)
-    engine = load_engine(job.engine, catalogs.folders)
+    engine = load_engine(job.engine, catalogs.folders).tuned(job.tuning)
     supplies = [catalogs.calibrated(supply, model, engine) for supply in catalogs.supplies(job.fleet)]
     drafting = catalogs.drafting(job.speculate)
     outcome = search_candidates(model, engine, supplies, job, progress, drafting)
@@ -256,8 +266,9 @@ def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
     if point.mode == "static" and not date and not point.engine_version:
         date = UNDATED_STATIC
     replica = catalogs.replica(
-        point.model, point.gpu, point.weights, point.kv, point.engine, version=point.engine_version, date=date
-    )
+        point.model, point.gpu, point.weights, point.kv, point.engine, version=point.engine_version, date=date,
+        tuning=point.tuning,
+    )  # fmt: skip
     drafting = catalogs.drafting(point.speculate)
     if drafting is None or not drafting.asked.tokens:
         return replica
@@ -295,7 +306,7 @@ def compare(
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:
     """Build the replica that a saved pool describes."""
-    replica = catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine)
+    replica = catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine, tuning=pool.tuning)
     how = pool.speculation
     if how is None:
         return replica

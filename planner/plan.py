@@ -21,7 +21,9 @@ from planner.catalog.bands import plan_band
 from planner.errors import InputError
 from planner.job.job import Job
 from planner.job.speculating import Method
+from planner.job.tuning import Tuning
 from planner.search.ranking import Candidate, Outcome, Role, Share
+from planner.serving.replica import Replica
 from planner.serving.speculation import Speculation
 from planner.units import GIB
 from planner.version import __version__
@@ -102,6 +104,7 @@ class Pool(_Model):
     request_rate: float | None = None
     micro_batches: int = 1
     speculation: PoolSpeculation | None = None
+    tuning: Tuning | None = None
 
 
 class Certificate(_Model):
@@ -250,6 +253,7 @@ def _pool(pool: Share) -> Pool:
         engine=replica.engine.id,
         micro_batches=pool.micro_batches,
         speculation=pool_speculation(replica.speculation),
+        tuning=pool_tuning(replica),
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
@@ -257,6 +261,14 @@ def _pool(pool: Share) -> Pool:
             capacity_gib=significant(replica.accelerator.memory / GIB),
         ),
     )
+
+
+def pool_tuning(replica: Replica) -> Tuning | None:
+    """Overlap and balance of experts where they depart from a plain engine; of experts only where there are any."""
+    tuning = replica.engine.tuning
+    if not replica.has_experts:
+        tuning = Tuning(communication_overlap=tuning.communication_overlap)
+    return None if tuning == Tuning() else tuning
 
 
 def pool_speculation(how: Speculation | None) -> PoolSpeculation | None:

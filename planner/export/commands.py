@@ -14,6 +14,7 @@ from typing import Any
 from planner.errors import ExportError
 from planner.export.deployment import Deployment, Group
 from planner.export.flags import Flag, Variable
+from planner.export.overlap import refuse_overlap, sglang_overlap, vllm_overlap
 from planner.export.speculation import sglang_speculation, trtllm_speculation, vllm_speculation
 
 HEAD, NODE_RANK, PORT = Variable("{HEAD}"), Variable("{NODE_RANK}"), Variable("{PORT}")
@@ -37,7 +38,7 @@ def vllm_flags(plan: Deployment, group: Group, *, placement: bool = True) -> lis
         flags.append(Flag("--quantization", group.online))
     if group.split:
         flags.append(Flag("--kv-transfer-config", kv_transfer(group)))
-    return flags + vllm_speculation(group)
+    return flags + vllm_overlap(group) + vllm_speculation(group)
 
 
 def vllm_split(plan: Deployment, group: Group) -> list[Flag]:
@@ -111,7 +112,7 @@ def sglang_flags(plan: Deployment, group: Group) -> list[Flag]:
     if group.split:
         flags += [Flag("--disaggregation-mode", group.role), Flag("--disaggregation-transfer-backend", "nixl")]
         flags.append(Flag("--disaggregation-bootstrap-port", BOOTSTRAP_PORT))
-    return flags + sglang_speculation(group)
+    return flags + sglang_overlap(group) + sglang_speculation(group)
 
 
 def sglang_nodes(group: Group) -> list[Flag]:
@@ -129,6 +130,7 @@ def trtllm_config(plan: Deployment, group: Group) -> dict[str, Any]:
             f"TensorRT-LLM cannot express {group.name}: attention is data parallel over all ranks or none, not "
             f"tp {group.tp} x attention_dp {group.attention_dp}", hint="export another plan with --plan N, or to vllm",
         )  # fmt: skip
+    refuse_overlap(group, "TensorRT-LLM")
     width = group.tp * group.attention_dp
     if width % group.ep:
         raise ExportError(f"TensorRT-LLM cannot express {group.name}: ep {group.ep} does not divide {width} ranks")

@@ -16,6 +16,7 @@ from planner.architecture.model import Model, MoeFfn
 from planner.errors import ExportError, InputError, PlannerError
 from planner.export.names import dns_name, model_name, one_line
 from planner.export.selectors import Selector, selector
+from planner.job.tuning import Tuning
 from planner.plan import Plan, PlanFile, Pool, PoolSpeculation, sha256, to_json
 from planner.serving.engine import Engine, load_engine
 from planner.units import GIB
@@ -42,6 +43,7 @@ class Group:
     chunk_tokens : tokens of one iteration.
     share : part of the requests of its role that the plan sends here.
     online : precision to which the engine quantises the checkpoint while loading, or None.
+    tuning : overlap of messages and balance of experts that the plan counts on, or None.
     speculation : how it drafts tokens, or None; ``draft`` what engines load as the draft.
     """
 
@@ -68,6 +70,7 @@ class Group:
     selector: Selector
     speculation: PoolSpeculation | None = None
     draft: str | None = None
+    tuning: Tuning | None = None
 
     @property
     def gpus(self) -> int:
@@ -140,7 +143,7 @@ def deployment(
     served = str(found.job.get("model") or source)
     served = served if _loadable(served) else source
     notes = [] if engine == planned else [f"planned for {planned}; {target} runs {engine}, whose timing may differ"]
-    notes += _checkpoint_notes(plan, known, model)
+    notes += _checkpoint_notes(plan, known, model) + _tuning_notes(plan)
     notes += [
         f"no node label is known for {group.gpu}: label its nodes {key}={value}"
         for group in groups if not group.selector.known for key, value in group.selector.labels.items()
@@ -224,7 +227,7 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
         static_share=round(min(max(share - working, weights, 0.1), 0.98), 3), free_share=round(engine.utilization, 3),
         max_sequences=sequences, chunk_tokens=max(int(engine.chunk_tokens), sequences), share=1.0,
         online=_online(pool.weights, known) if own else None, selector=selector(gpu, catalogs.folders),
-        speculation=pool.speculation,
+        speculation=pool.speculation, tuning=pool.tuning,
     )  # fmt: skip
 
 
@@ -285,6 +288,19 @@ def _checkpoint_notes(plan: Plan, known: Model | None, model: str | None) -> lis
     if model is not None or not wanted:
         return []
     return [f"weights in {', '.join(sorted(wanted))}: engines need a checkpoint stored so; name it with --model"]
+
+
+def _tuning_notes(plan: Plan) -> list[str]:
+    """What a plan counts on that no flag switches on."""
+    tuned = [pool.tuning for pool in plan.pools if pool.tuning is not None]
+    notes = [
+        f"the plan counts on kernels that hide {t.communication_overlap:.0%} of tensor-parallel communication; no flag "
+        "asks for that" for t in tuned if t.communication_overlap
+    ]  # fmt: skip
+    return notes + [
+        f"the plan counts on a busiest expert rank of {t.expert_imbalance:g} times the mean"
+        for t in tuned if t.expert_imbalance
+    ]  # fmt: skip
 
 
 def _longest(found: PlanFile, plan: Plan, known: Model | None) -> int:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from planner.job.fleet import Fleet
 from planner.job.slo import Slo
 from planner.job.speculating import Speculating
+from planner.job.tuning import Tuning
 from planner.job.workload import Workload
 
 Objective = Literal["throughput", "cost", "latency", "gpus", "energy"]
@@ -26,6 +27,7 @@ class Job(BaseModel):
     budget : upper limit on the price in US dollars per hour, or None.
     simulate_top : plans that the event simulation re-checks, best first; 0 trusts the closed forms.
     speculate : how to draft tokens, or None to decode one at a time.
+    tuning : what the user knows of the engine's overlap and of the balance of experts.
     max_gpus_per_replica : bound of the layout search, or None for the fleet size.
     """
 
@@ -45,4 +47,5 @@ class Job(BaseModel):
     simulate_top: int = Field(default=5, ge=0, le=1000)
     seed: int = Field(default=0, ge=0)
     speculate: Speculating | None = None
+    tuning: Tuning = Tuning()
     max_gpus_per_replica: int | None = Field(default=None, ge=1)

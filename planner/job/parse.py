@@ -11,6 +11,7 @@ from planner.job.fleet import parse_fleet
 from planner.job.job import OBJECTIVES, Job
 from planner.job.slo import Percentile, Slo
 from planner.job.speculating import parse_speculating
+from planner.job.tuning import parse_tuning
 from planner.job.workload import Workload
 from planner.units import parse_duration, parse_fraction, parse_money, parse_rate, parse_tokens
 
@@ -42,6 +43,10 @@ def parse_job(
     speculate: str | None = None,
     acceptance: str | None = None,
     draft_tokens: int | None = None,
+    tp_overlap: str | None = None,
+    two_batch_overlap: bool = False,
+    redundant_experts: int | None = None,
+    expert_imbalance: float | None = None,
 ) -> Job:
     """Read every option with its unit. Raises InputError naming the option."""
     lengths = {"isl": parse_length(isl, "--isl"), "osl": parse_length(osl, "--osl")}
@@ -73,6 +78,7 @@ def parse_job(
             simulate_top=simulate_top,
             seed=seed,
             speculate=parse_speculating(speculate, acceptance, draft_tokens),
+            tuning=parse_tuning(tp_overlap, two_batch_overlap, redundant_experts, expert_imbalance),
         )
     except ValidationError as problem:
         raise _input_error(problem) from None

@@ -11,6 +11,7 @@ from typing import IO
 
 from planner.errors import InputError, PlannerError
 from planner.job.speculating import Speculating, parse_speculating
+from planner.job.tuning import Tuning
 
 REQUIRED = ("id", "model", "gpu", "mode", "isl", "osl", "concurrency")
 OUTPUT = (
@@ -23,6 +24,9 @@ OUTPUT = (
     "e2e_latency_ms",
     "memory_gib_per_gpu",
 )
+
+
+_AS_IS = Tuning()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Point:
     decode: PoolPoint | None = None
     statistic: str = "mean"
     speculate: Speculating | None = None
+    tuning: Tuning = _AS_IS
     extra: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
 

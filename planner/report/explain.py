@@ -94,6 +94,10 @@ def why(found: PlanFile, rank: int, job: Job) -> list[str]:
         for pool in plan.pools
         if pool.speculation is not None and pool.role != "prefill"
     ]
+    for pool in plan.pools:
+        if pool.tuning is not None:
+            set_ = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in pool.tuning.model_dump(exclude_none=True).items())
+            lines.append(f"{'' if pool.role == 'aggregated' else f'{pool.role}: '}counts on {set_}")
     if plan.mode == "pd":
         lines.append(_busier(plan.pools[0], plan))
     if plan.gpus_idle:

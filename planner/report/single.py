@@ -15,6 +15,7 @@ from planner.errors import InputError, NoPlanError
 from planner.job.parse import parse_length
 from planner.job.points import Point, PoolPoint
 from planner.job.speculating import Speculating
+from planner.job.tuning import Tuning
 from planner.plan import pool_speculation
 from planner.report.drafts import speculation_text
 from planner.report.emit import emit
@@ -39,7 +40,7 @@ class SingleRequest:
         cls, *, model: str | None, gpu: str | None, weights: str, kv: str, engine: str, isl: str | None, osl:
         str | None,
         concurrency: float | None, static: bool, layout: tuple[int, int, int, int], replicas: int, engine_version: str,
-        speculate: Speculating | None = None,
+        speculate: Speculating | None = None, tuning: Tuning | None = None,
     ) -> SingleRequest:  # fmt: skip
         """Check what the command line gave. Raises InputError naming the option."""
         example = "planner estimate meta-llama/Llama-3.1-8B --gpu h100-sxm --isl 1000 --osl 200 --concurrency 16"
@@ -53,7 +54,7 @@ class SingleRequest:
             mode="static" if static else "aggregated", concurrency=concurrency, engine_version=engine_version,
             date="" if engine_version else CURRENT,
             isl=parse_length(isl, "--isl"), osl=parse_length(osl, "--osl"), pool=pool,
-            speculate=speculate,
+            speculate=speculate, tuning=tuning or Tuning(),
         )  # fmt: skip
         return cls(point, Layout(layout[0], layout[1], layout[2], layout[3]))
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from planner.catalog.files import catalog_root
 from planner.errors import InputError, UnknownNameError
+from planner.job.tuning import Tuning
 from planner.units import GIB, Bytes, Seconds
 
 
@@ -40,6 +41,9 @@ class Engine:
         next, so that no captured graph or tuned tile fits, and clocks fall under dense work.
     collective_wait : seconds that the ranks of a collective wait for the last one, per doubling of the ranks.
     evenness : how evenly tokens choose experts, see cost/moe.py.
+    communication_overlap, two_batch_overlap : what of the messages is hidden, see serving/overlap.py.
+    redundant_experts : further copies of busy experts on each expert-parallel rank.
+    expert_imbalance : tokens of the busiest expert-parallel rank over the mean where that is known; 0 derives it.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
@@ -81,6 +85,20 @@ class Engine:
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
     exchange_start: Seconds = 0.0
     draft_step: Seconds = 0.0
+    communication_overlap: float = 0.0
+    two_batch_overlap: bool = False
+    redundant_experts: int = 0
+    expert_imbalance: float = 0.0
+
+    def tuned(self, tuning: Tuning) -> Engine:
+        """The profile with what the user knows better."""
+        return replace(self, **tuning.model_dump(exclude_none=True))
+
+    @property
+    def tuning(self) -> Tuning:
+        """What of the profile a user could have tuned; empty where nothing departs from plain engines."""
+        values = {name: getattr(self, name) for name in Tuning.model_fields}
+        return Tuning(**{name: value for name, value in values.items() if value})
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -193,4 +211,8 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         draft_step=overhead["draft_step_us"] * 1e-6,
+        communication_overlap=float(kernels["communication_overlap"]),
+        two_batch_overlap=bool(data["experts"]["two_batch_overlap"]),
+        redundant_experts=int(data["experts"]["redundant"]),
+        expert_imbalance=float(data["experts"]["imbalance"]),
     )

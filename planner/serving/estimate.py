@@ -43,7 +43,7 @@ def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Esti
 def _replica_key(point: Point) -> tuple[object, ...]:
     gpus = (point.gpu, *(point.extra.get(name, "") for name in ("prefill_gpu", "decode_gpu", *GROUPED_BY)))
     software = (point.engine, point.engine_version, point.date)
-    return (point.model, gpus, point.weights, point.kv, *software, point.mode, point.speculate)
+    return (point.model, gpus, point.weights, point.kv, *software, point.mode, point.speculate, point.tuning)
 
 
 def _unsupported(point: Point) -> str | None:

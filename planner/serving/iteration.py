@@ -40,7 +40,9 @@ from planner.cost.collective import (
 from planner.cost.elementwise import elementwise_seconds, recurrent_seconds
 from planner.cost.gemm import gemm_seconds
 from planner.cost.moe import active_experts, experts_seconds
+from planner.serving.expert_load import rank_load
 from planner.serving.layout import Array, Layouts, floats
+from planner.serving.overlap import half_of, hide_all_reduces, two_batches
 from planner.serving.replica import Replica
 from planner.serving.speculation import Speculation
 from planner.serving.work import Ledger, Work
@@ -124,11 +126,20 @@ def _fold_seconds(replica: Replica, speculation: Speculation, layouts: Layouts, 
 
 
 def _one_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
+    """One forward pass, in two overlapping halves where the engine does so and it is faster."""
+    plain = _single_pass(replica, layouts, work)
+    if not replica.engine.two_batch_overlap or "expert dispatch" not in plain.seconds:
+        return plain
+    return two_batches(plain, _single_pass(replica, layouts, half_of(work)), len(replica.model.layers))
+
+
+def _single_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     pass_ = _Pass(replica, layouts, work)
     for group in replica.groups:
         pass_.layer(group.layer, float(group.count))
     pass_.head()
     pass_.between_stages()
+    hide_all_reduces(pass_.ledger, replica.engine.communication_overlap)
     pass_.overheads()
     return pass_.ledger
 
@@ -337,11 +348,12 @@ class _Pass:
     def _experts(self, ffn: MoeFfn, times: Array) -> None:
         form = self.replica.formats[Part.EXPERTS]
         tokens = self.routed_tokens
+        rows, active = rank_load(self.replica.engine, ffn, tokens, self.layouts)
         seconds = experts_seconds(
             tokens, float(ffn.latent or self.hidden), float(ffn.width),
             float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
             math=form.math, weight_bytes=form.bytes_per_weight,
-            evenness=self.replica.engine.evenness, **self.common,
+            evenness=self.replica.engine.evenness, rows=rows, active=active, **self.common,
         )  # fmt: skip
         self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
 

@@ -122,7 +122,8 @@ def _layer_weight_bytes(replica: Replica, layer: Layer, layouts: Layouts) -> Arr
         total = total + size / ways(linear, layouts, kv_heads)
     if isinstance(layer.ffn, MoeFfn):
         one = sum(linear.parameters for linear in expert_linears(layer.ffn, hidden))
-        held = np.ceil(layer.ffn.experts / layouts.ep) / layouts.expert_tp
+        copies = np.where(layouts.ep > 1, float(replica.engine.redundant_experts), 0.0)
+        held = (np.ceil(layer.ffn.experts / layouts.ep) + copies) / layouts.expert_tp
         total = total + one * held * replica.formats[Part.EXPERTS].bytes_per_weight
     return total
 
