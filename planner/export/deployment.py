@@ -165,7 +165,8 @@ def refuse_roles(plan: Plan, target: str) -> None:
 def provenance(found: PlanFile, plan: Plan) -> dict[str, str]:
     """Where a plan comes from, as annotations of what is made from it; the same plan gives the same ones."""
     made = found.provenance
-    digest = sha256(to_json(found.model_copy(update={"provenance": made.model_copy(update={"created": ""})})))
+    timeless = found.reproducible().model_copy(update={"provenance": made.model_copy(update={"created": ""})})
+    digest = sha256(to_json(timeless))
     percentile = str(found.job.get("slo", {}).get("percentile", "p95"))
     tpot = getattr(plan.predicted.tpot_ms, percentile, None) or plan.predicted.tpot_ms.p95
     ttft = getattr(plan.predicted.ttft_ms, percentile, None) or plan.predicted.ttft_ms.p95

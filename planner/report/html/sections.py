@@ -226,8 +226,8 @@ def provenance(found: PlanFile) -> str:
         "proof": f"{proof.objective} {proof.value:,.6g}, bound {proof.bound:,.6g}, gap {proof.gap:.2%}, "
         f"{proof.status}, {proof.solver}",
         "basis": f"{best.basis}; 80 % band of plan 1: {band}",
-        "searched": f"{found.search.candidates:,} candidates, {found.search.operating_points:,} operating points, "
-        f"{found.search.elapsed_s:,.2f} s",
+        "searched": f"{found.search.candidates:,} candidates, {found.search.operating_points:,} operating points"
+        + ("" if found.search.elapsed_s is None else f", {found.search.elapsed_s:,.2f} s"),
     }  # fmt: skip
     return section(
         "Provenance", "<dl>" + "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in facts.items()) + "</dl>"
