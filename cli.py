@@ -156,6 +156,7 @@ def search(
     With --rate: the cheapest plan that carries it. With neither --rate nor --concurrency: the most goodput.
     """
     from planner.api import search as run
+    from planner.job.argv import question
     from planner.report.emit import check_formats, emit_plans
     from planner.report.html_file import check_report, emit_report
 
@@ -168,7 +169,8 @@ def search(
         speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens,
     )  # fmt: skip
     with _progress() as progress:
-        found = run(job, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress, argv=sys.argv[1:])
+        catalogs, argv = _catalogs(catalog, assume_arch, profile), question(sys.argv[1:])
+        found = run(job, catalogs=catalogs, progress=progress, argv=argv)
     emit_plans(found, output, out)
     emit_report(found, report, _catalogs(catalog, assume_arch))
 
