@@ -10,6 +10,7 @@ import pytest
 
 from planner.api import Catalogs, search
 from planner.job.parse import parse_job
+from planner.job.speculating import Speculating
 from planner.plan import ModeRow, PlanFile, to_json
 from planner.report.explain import explain_plan
 from planner.report.html import html_report
@@ -113,8 +114,11 @@ def test_every_word_that_is_explained_is_an_operator_of_some_model() -> None:
     operators: set[str] = set()
     for model, layout in (("qwen/qwen3-next-80b-a3b", Layout(2)), ("deepseek-ai/DeepSeek-V3", Layout(1, 8, 2, 8))):
         replica = Catalogs().replica(model, "h200-sxm", "fp8", "bf16", "vllm")
-        for spent in time_by_operator(replica, layout, 16.0, Lengths(1000.0, 100.0)).values():
-            operators |= {name for name, ms in spent.items() if ms > 0}
+        drafting = Catalogs().drafting(Speculating(method="ngram", tokens=1))
+        assert drafting is not None
+        for kind in (replica, *drafting.replicas(replica)):
+            for spent in time_by_operator(kind, layout, 16.0, Lengths(1000.0, 100.0)).values():
+                operators |= {name for name, ms in spent.items() if ms > 0}
     assert set(GLOSSARY) <= operators
 
 
