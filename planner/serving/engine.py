@@ -49,6 +49,7 @@ class Engine:
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
         takes gather and reduce-scatter where that is less.
     draft_step : host work of one drafting pass of speculative decoding.
+    transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
@@ -85,6 +86,7 @@ class Engine:
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
     exchange_start: Seconds = 0.0
     draft_step: Seconds = 0.0
+    transfer_stages: bool = True
     communication_overlap: float = 0.0
     two_batch_overlap: bool = False
     redundant_experts: int = 0
@@ -208,6 +210,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
+        transfer_stages=bool(data["transfer"]["stages"]),
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         draft_step=overhead["draft_step_us"] * 1e-6,
