@@ -148,6 +148,9 @@ def search(
     kv: KvOption = None,
     engine: EngineOption = "vllm",
     budget: BudgetOption = None,
+    cp: Annotated[
+        str | None, typer.Option("--cp", help="Context-parallel widths: 1,2,4. Default: 1, up to 8 for long prompts.")
+    ] = None,
     speculate: SpeculateOption = None,
     acceptance: AcceptanceOption = None,
     draft_tokens: DraftTokensOption = None,
@@ -184,6 +187,7 @@ def search(
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
         speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens, tp_overlap=tp_overlap,
         two_batch_overlap=two_batch_overlap, redundant_experts=redundant_experts, expert_imbalance=expert_imbalance,
+        cp=cp,
     )  # fmt: skip
     with _progress() as progress:
         catalogs, argv = _catalogs(catalog, assume_arch, profile), question(sys.argv[1:])
@@ -203,6 +207,7 @@ def estimate(
     attention_dp: Annotated[int, typer.Option("--attention-dp", help="Attention data-parallel width.", min=1)] = 1,
     pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.", min=1)] = 1,
     ep: Annotated[int, typer.Option("--ep", help="Expert-parallel width.", min=1)] = 1,
+    cp: Annotated[int, typer.Option("--cp", help="Context-parallel width.", min=1)] = 1,
     replicas: Annotated[int, typer.Option("--replicas", help="Replicas.", min=1)] = 1,
     weights: Annotated[str, typer.Option("--weights", help="Weight precision.")] = "bf16",
     kv: Annotated[str | None, typer.Option("--kv", help="KV cache precision; default: the engine's.")] = None,
@@ -253,7 +258,7 @@ def estimate(
     check_formats(output, out, allowed=("table", "json"))
     request = SingleRequest.checked(
         model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
-        static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas, engine_version=engine_version,
+        static=static, layout=(tp, attention_dp, pp, ep, cp), replicas=replicas, engine_version=engine_version,
         speculate=parse_speculating(speculate, acceptance, draft_tokens),
         tuning=parse_tuning(tp_overlap, two_batch_overlap, redundant_experts, expert_imbalance),
     )  # fmt: skip

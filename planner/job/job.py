@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,7 @@ class Job(BaseModel):
     simulate_top : plans that the event simulation re-checks, best first; 0 trusts the closed forms.
     speculate : how to draft tokens, or None to decode one at a time.
     tuning : what the user knows of the engine's overlap and of the balance of experts.
+    cp : context-parallel widths to consider; empty means 1, and more for long prompts.
     max_gpus_per_replica : bound of the layout search, or None for the fleet size.
     """
 
@@ -48,4 +49,5 @@ class Job(BaseModel):
     seed: int = Field(default=0, ge=0)
     speculate: Speculating | None = None
     tuning: Tuning = Tuning()
+    cp: tuple[Annotated[int, Field(ge=1, le=64)], ...] = ()
     max_gpus_per_replica: int | None = Field(default=None, ge=1)

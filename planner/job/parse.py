@@ -47,6 +47,7 @@ def parse_job(
     two_batch_overlap: bool = False,
     redundant_experts: int | None = None,
     expert_imbalance: float | None = None,
+    cp: str | None = None,
 ) -> Job:
     """Read every option with its unit. Raises InputError naming the option."""
     lengths = {"isl": parse_length(isl, "--isl"), "osl": parse_length(osl, "--osl")}
@@ -78,6 +79,7 @@ def parse_job(
             simulate_top=simulate_top,
             seed=seed,
             speculate=parse_speculating(speculate, acceptance, draft_tokens),
+            cp=_widths(cp, "--cp"),
             tuning=parse_tuning(tp_overlap, two_batch_overlap, redundant_experts, expert_imbalance),
         )
     except ValidationError as problem:
@@ -89,6 +91,14 @@ def parse_length(text: str | None, option: str) -> int:
     if text is None:
         raise InputError(f"{option} is missing", hint="mean tokens of a request, for example --isl 4000 --osl 1000")
     return parse_tokens(text, option)
+
+
+def _widths(text: str | None, option: str) -> tuple[int, ...]:
+    """Read widths as ``1,2,4``, in order."""
+    words = _names(text)
+    if text is not None and not (words and all(word.isdigit() and 1 <= int(word) <= 64 for word in words)):
+        raise InputError(f"{option} {text!r}: expected widths of 1 to 64", hint=f"for example {option} 1,2,4")
+    return tuple(sorted({int(word) for word in words}))
 
 
 def _one_of(name: str, known: tuple[Any, ...], kind: str) -> None:

@@ -38,11 +38,12 @@ class PoolPoint:
     pp: int = 1
     attention_dp: int = 1
     ep: int = 1
+    cp: int = 1
 
     @property
     def gpus(self) -> int:
         """GPUs of all workers."""
-        return self.workers * self.tp * self.pp * self.attention_dp
+        return self.workers * self.tp * self.pp * self.attention_dp * self.cp
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ def _pool(row: Mapping[str, str], prefix: str, workers: str) -> PoolPoint:
         pp=_count(row, f"{prefix}pp"),
         attention_dp=_count(row, f"{prefix}attention_dp"),
         ep=_count(row, f"{prefix}ep"),
+        cp=_count(row, f"{prefix}cp"),
     )
 
 

@@ -39,7 +39,8 @@ class SingleRequest:
     def checked(
         cls, *, model: str | None, gpu: str | None, weights: str, kv: str, engine: str, isl: str | None, osl:
         str | None,
-        concurrency: float | None, static: bool, layout: tuple[int, int, int, int], replicas: int, engine_version: str,
+        concurrency: float | None, static: bool, layout: tuple[int, int, int, int, int], replicas: int,
+        engine_version: str,
         speculate: Speculating | None = None, tuning: Tuning | None = None,
     ) -> SingleRequest:  # fmt: skip
         """Check what the command line gave. Raises InputError naming the option."""
@@ -48,7 +49,7 @@ class SingleRequest:
             raise InputError(f"{'MODEL' if not model else '--gpu'} is missing", hint=f"{example}, or --from points.csv")
         if concurrency is None or not 0 < concurrency < 1e9:
             raise InputError("--concurrency is missing or not above zero", hint=example)
-        pool = PoolPoint(replicas, layout[0], layout[2], layout[1], layout[3])
+        pool = PoolPoint(replicas, layout[0], layout[2], layout[1], layout[3], layout[4])
         point = Point(
             id="1", model=model, gpu=gpu, weights=weights, kv=kv, engine=engine,
             mode="static" if static else "aggregated", concurrency=concurrency, engine_version=engine_version,
@@ -56,7 +57,7 @@ class SingleRequest:
             isl=parse_length(isl, "--isl"), osl=parse_length(osl, "--osl"), pool=pool,
             speculate=speculate, tuning=tuning or Tuning(),
         )  # fmt: skip
-        return cls(point, Layout(layout[0], layout[1], layout[2], layout[3]))
+        return cls(point, Layout(*layout))
 
 
 def time_by_operator(replica: Replica, layout: Layout, batch: float, lengths: Lengths) -> dict[str, dict[str, float]]:

@@ -25,7 +25,7 @@ from planner.search.candidates import (
 )
 from planner.search.ranking import Candidate, Outcome, Share, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
-from planner.search.space import layouts, one_stage
+from planner.search.space import context_widths, layouts, one_stage
 from planner.search.splits import Members, split_candidates
 from planner.search.supply import Supply as Supply
 from planner.search.supply import affordable as affordable
@@ -84,7 +84,8 @@ def families(
     """Layouts that fit in memory by GPU type, precision and draft, with the GPUs that the budget pays for."""
     for supply in sorted(supplies, key=lambda s: s.accelerator.id):
         gpus = affordable(supply, job)
-        found = layouts(model, supply.accelerator, gpus, outcome.rejections, job.max_gpus_per_replica)
+        most = job.max_gpus_per_replica
+        found = layouts(model, supply.accelerator, gpus, outcome.rejections, most, context_widths(job))
         for weights in weight_choices(model, supply.accelerator, job.weights):
             for kv in kv_choices(supply.accelerator, weights, job.kv, engine):
                 if progress is not None:

@@ -167,7 +167,7 @@ def _slack(prefill: PrefillPool, decode: DecodePool, job: Job) -> tuple[Array, t
     """Seconds [p, d] that the TTFT limit leaves for wait and prefill, and requests/s of one replica's links [p, d]."""
     lengths, ones = lengths_of(job.workload), np.ones((1, 1))
     row = Layouts.of(decode.family.layouts)
-    across = Layouts(*(x.reshape(1, -1) for x in (row.tp, row.attention_dp, row.pp, row.ep)))
+    across = Layouts(*(x.reshape(1, -1) for x in (row.tp, row.attention_dp, row.pp, row.ep, row.cp)))
     # Two replicas of a fleet may lie anywhere: their caches cross the network unless the whole plan shares a domain.
     far = np.full((1, 1), 1e9)
     sender, receiver = (

@@ -41,6 +41,8 @@ class Engine:
         next, so that no captured graph or tuned tile fits, and clocks fall under dense work.
     collective_wait : seconds that the ranks of a collective wait for the last one, per doubling of the ranks.
     evenness : how evenly tokens choose experts, see cost/moe.py.
+    context_exchange : how context-parallel ranks get each other's keys and values: "gather" before they attend, or
+        "ring" while they do.
     communication_overlap, two_batch_overlap : what of the messages is hidden, see serving/overlap.py.
     redundant_experts : further copies of busy experts on each expert-parallel rank.
     expert_imbalance : tokens of the busiest expert-parallel rank over the mean where that is known; 0 derives it.
@@ -87,6 +89,7 @@ class Engine:
     exchange_start: Seconds = 0.0
     draft_step: Seconds = 0.0
     transfer_stages: bool = True
+    context_exchange: Literal["gather", "ring"] = "gather"
     communication_overlap: float = 0.0
     two_batch_overlap: bool = False
     redundant_experts: int = 0
@@ -211,6 +214,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
         transfer_stages=bool(data["transfer"]["stages"]),
+        context_exchange=data["context"]["exchange"],
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         draft_step=overhead["draft_step_us"] * 1e-6,

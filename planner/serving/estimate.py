@@ -66,7 +66,7 @@ def _group(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
         replica = replica_of(points[0])
     except PlannerError as problem:
         return [Estimate(point.id, "unsupported", str(problem)) for point in points]
-    layouts = [Layout(p.pool.tp, p.pool.attention_dp, p.pool.pp, p.pool.ep) for p in points]
+    layouts = [Layout(p.pool.tp, p.pool.attention_dp, p.pool.pp, p.pool.ep, p.pool.cp) for p in points]
     problems = [shape_problem(replica.model, layout) for layout in layouts]
     good = [index for index, problem in enumerate(problems) if problem is None]
     result = [Estimate(p.id, "unsupported", str(problem)) for p, problem in zip(points, problems, strict=True)]

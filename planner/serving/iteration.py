@@ -40,6 +40,7 @@ from planner.cost.collective import (
 from planner.cost.elementwise import elementwise_seconds, recurrent_seconds
 from planner.cost.gemm import gemm_seconds
 from planner.cost.moe import active_experts, experts_seconds
+from planner.serving.context import ACTIVATION_BYTES, gather_seconds, merge_seconds, own_piece, own_tokens
 from planner.serving.expert_load import rank_load
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.overlap import half_of, hide_all_reduces, two_batches
@@ -47,9 +48,8 @@ from planner.serving.replica import Replica
 from planner.serving.speculation import Speculation
 from planner.serving.work import Ledger, Work
 
-__all__ = ["Ledger", "Work", "draft_layouts", "iteration_ledger", "iteration_seconds"]
+__all__ = ["ACTIVATION_BYTES", "Ledger", "Work", "draft_layouts", "iteration_ledger", "iteration_seconds"]
 
-ACTIVATION_BYTES = 2.0  # hidden states travel and rest in bf16
 # Inside a captured graph a kernel starts without the host; what is left between kernels is the engine's layer gap.
 IN_GRAPH_LAUNCH = 0.0
 
@@ -67,6 +67,7 @@ _SLOWDOWN = {
     "all-reduce": "collective_slowdown",
     "expert dispatch": "collective_slowdown",
     "pipeline": "collective_slowdown",
+    "context exchange": "collective_slowdown",
 }
 """Which factor of the engine applies to which operator."""
 
@@ -148,7 +149,7 @@ def draft_layouts(speculation: Speculation, layouts: Layouts) -> Layouts:
     """How a draft is cut: as the attention of its target, in one stage; its experts as those of the target."""
     ones = np.ones_like(layouts.tp)
     routed = speculation.draft is not None and speculation.draft.has_experts
-    return Layouts(layouts.tp, layouts.attention_dp, ones, layouts.ep if routed else ones)
+    return Layouts(layouts.tp, layouts.attention_dp, ones, layouts.ep if routed else ones, layouts.cp)
 
 
 class _Pass:
@@ -169,7 +170,8 @@ class _Pass:
         self.routed_tokens = self.decoded * ranks + self.chunk * carrying
         self.prefilling = bool(np.any(self.chunk > 0))
         self.decoding = bool(np.any(self.decodes > 0))
-        self.tokens = self.decoded + self.chunk
+        self.cp: Array | float = layouts.cp if layouts.long else 1.0
+        self.tokens = own_tokens(self.decoded + self.chunk, self.cp) if layouts.long else self.decoded + self.chunk
         self.hidden = replica.model.hidden
         layers = len(replica.model.layers)
         # Layers are whole: the fullest stage sets the pace of all.
@@ -201,6 +203,7 @@ class _Pass:
         """LM head on the tokens that are sampled: every decode, and one per finished prompt."""
         sampled = self.decoded + np.where(self.chunk > 0, self.prompts, 0.0)
         form = self.replica.formats[Part.HEAD]
+        sampled = own_tokens(sampled, self.cp) if self.layouts.long else sampled
         vocab = self.replica.model.vocab / self.layouts.tp
         seconds = gemm_seconds(
             sampled, vocab, self.hidden, math=form.math, weight_bytes=form.bytes_per_weight, **self.common
@@ -274,16 +277,19 @@ class _Pass:
         options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, **self.common}
         if self.decoding:
             read = attended_tokens(a, self.context)
+            read = read / self.cp
             sequences, queries = self._checking(a)
             seconds = attention_decode_seconds(sequences, read, heads * queries, *shape[1:], **options)
+            self._merge(times, heads, a.head_dim, a.value_dim)
             cache = sequences * read * kv_heads * ((a.head_dim + a.value_dim) * self.replica.kv_bytes)
             self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
+            query, prefix = own_piece(self.chunk / self.prompts, self.prefix, self.cp)
             seconds = attention_prefill_seconds(
-                self.chunk / self.prompts, self.prefix, self.prompts, *shape, math="bf16",
-                window=self._prefill_window(a), **options,
-            )  # fmt: skip
+                query, prefix, self.prompts, *shape, math="bf16", window=self._prefill_window(a), **options
+            )
             self._add("attention prefill", seconds, times)
+            self._gather(times, kv_heads * (a.head_dim + a.value_dim) * self.replica.kv_bytes, seconds, a.window)
         if a.indexer is not None and not a.indexer.shared:
             self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
         if a.compressed is not None and a.compressed.index_dim:
@@ -304,10 +310,10 @@ class _Pass:
     def _indexer(self, heads: int, width: int, ratio: float, times: Array) -> None:
         """Scores of a sparse-attention selector over the context, ``ratio`` tokens to an entry."""
         shape = (float(heads), float(width))
-        seconds = indexer_seconds(self.width, self.context / ratio, self.decodes, *shape, **self.common)
+        seconds = indexer_seconds(self.width, self.context / ratio / self.cp, self.decodes, *shape, **self.common)
         if self.prefilling:
-            query = self.chunk / self.prompts
-            seconds = seconds + indexer_seconds(query, self.prefix / ratio, self.prompts, *shape, **self.common)
+            query, prefix = own_piece(self.chunk / self.prompts, self.prefix, self.cp)
+            seconds = seconds + indexer_seconds(query, prefix / ratio, self.prompts, *shape, **self.common)
         self._add("sparse indexer", seconds, times)
 
     def _latent(self, a: LatentAttention, times: Array) -> None:
@@ -316,20 +322,38 @@ class _Pass:
         options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, "top_k": top_k, **self.common}
         if self.decoding:
             sequences, queries = self._checking(a)
+            self._merge(times, heads, a.kv_rank + a.rope_dim, a.kv_rank)
             seconds = latent_decode_seconds(
-                sequences, self.context, heads * queries, float(a.kv_rank), float(a.rope_dim), **options
+                sequences, self.context / self.cp, heads * queries, float(a.kv_rank), float(a.rope_dim), **options
             )
-            read = attended_tokens(a, self.context)
+            read = attended_tokens(a, self.context / self.cp)
             cache = sequences * read * ((a.kv_rank + a.rope_dim) * self.replica.kv_bytes)
             self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
+            query, prefix = own_piece(self.chunk / self.prompts, self.prefix, self.cp)
             seconds = latent_prefill_seconds(
-                self.chunk / self.prompts, self.prefix, self.prompts, heads,
+                query, prefix, self.prompts, heads,
                 nope_dim=float(a.nope_dim), rope_dim=float(a.rope_dim), value_dim=float(a.value_dim), **options,
             )  # fmt: skip
             self._add("attention prefill", seconds, times)
+            self._gather(times, np.asarray((a.kv_rank + a.rope_dim) * self.replica.kv_bytes), seconds, None)
         if a.indexer is not None and not a.indexer.shared:
             self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
+
+    def _merge(self, times: Array, heads: Array, key_width: int, value_width: int) -> None:
+        """Queries and partial outputs of decodes whose cache lies on several context ranks."""
+        if self.layouts.long:
+            seconds = merge_seconds(self.replica, self.layouts, self.decoded, heads, key_width, value_width)
+            self._add("context exchange", self._waited(seconds, self.layouts.cp, 2.0), times)
+
+    def _gather(self, times: Array, entry_bytes: Array, attention: Array, window: int | None) -> None:
+        """Keys and values of a chunk and of what its queries see before it, from the other context ranks."""
+        if not self.layouts.long:
+            return
+        seen = self.prefix if window is None else np.minimum(self.prefix, float(window))
+        size = (seen * self.prompts + self.chunk) * entry_bytes
+        seconds = gather_seconds(self.replica, self.layouts, size, attention)
+        self._add("context exchange", self._waited(seconds, self.layouts.cp), times)
 
     def _recurrent(self, mixer: LinearAttention | Mamba, times: Array) -> None:
         if isinstance(mixer, LinearAttention):
@@ -417,15 +441,17 @@ class _Pass:
     def _after_experts(self, ffn: MoeFfn, times: Array) -> None:
         """Bring tokens to their experts and back.
 
-        Without attention data parallelism all ranks hold all tokens: one all-reduce sums the experts' outputs.
-        With it, tokens are dispatched and combined (all-to-all), or gathered and reduce-scattered where that is less.
+        Without attention data or context parallelism all ranks hold all tokens: one all-reduce sums the experts'
+        outputs. With them, tokens are dispatched and combined (all-to-all), or gathered and reduce-scattered where that
+        is less.
         """
-        if np.any(self.layouts.attention_dp == 1):
-            self._all_reduce(times * (self.layouts.attention_dp == 1))
-        if not np.any(self.layouts.attention_dp > 1):
+        groups = self.layouts.token_groups
+        if np.any(groups == 1):
+            self._all_reduce(times * (groups == 1))
+        if not np.any(groups > 1):
             return
         links: dict[str, Any] = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
-        ranks = self.layouts.tp * self.layouts.attention_dp
+        ranks = self.layouts.tp * groups
         row = (ffn.latent or self.hidden) * ACTIVATION_BYTES
         # A token travels once to each rank that holds any of its experts.
         spread = active_experts(self.layouts.ep, 1.0, float(ffn.top_k))
@@ -436,7 +462,7 @@ class _Pass:
         if self.replica.engine.expert_exchange == "fastest":
             exchange = np.minimum(exchange, gather)
         routed = np.where(self.layouts.ep > 1, exchange, gather)
-        self._add("expert dispatch", self._waited(routed, ranks, 2.0), times * (self.layouts.attention_dp > 1))
+        self._add("expert dispatch", self._waited(routed, ranks, 2.0), times * (groups > 1))
 
 
 def _fused(

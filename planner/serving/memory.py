@@ -151,8 +151,8 @@ def activation_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
             widest = np.maximum(widest, linear.outputs / ways(linear, layouts, 1))
         if isinstance(group.layer.ffn, MoeFfn):
             width = group.layer.ffn.width * group.layer.ffn.top_k * (2 if group.layer.ffn.gated else 1)
-            widest = np.maximum(widest, width * layouts.attention_dp / (layouts.ep * layouts.expert_tp))
-    hidden = (_LIVE_COPIES * model.hidden + widest) * tokens * 2.0
+            widest = np.maximum(widest, width * layouts.token_groups / (layouts.ep * layouts.expert_tp))
+    hidden = (_LIVE_COPIES * model.hidden + widest) * tokens * 2.0 / layouts.cp
     logits = min(replica.engine.max_sequences, 512.0) * model.vocab / layouts.tp * _LOGIT_BYTES
     return np.asarray(hidden + logits)
 
@@ -186,7 +186,7 @@ def _target_bytes(replica: Replica, layouts: Layouts, tokens: ArrayLike) -> Arra
 
 def _cache_ways(layer: Layer, layouts: Layouts) -> Array:
     if isinstance(layer.mixer, Attention):
-        return np.minimum(layouts.tp, float(layer.mixer.kv_heads))
+        return np.minimum(layouts.tp, float(layer.mixer.kv_heads)) * layouts.cp
     if isinstance(layer.mixer, LatentAttention):
-        return np.ones_like(layouts.tp)
+        return np.ones_like(layouts.tp) * layouts.cp
     return layouts.tp
