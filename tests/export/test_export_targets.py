@@ -389,3 +389,10 @@ def test_every_draft_passes_the_check_of_every_target_or_says_why_not(target: st
     if method == "eagle":
         with pytest.raises(ExportError, match="EAGLE head"):
             files_of(drafting(engine, method), target)
+
+
+def test_prompts_are_cut_over_context_ranks_where_an_engine_says_so() -> None:
+    pools = (pool("prefill", tp=2, cp=4, engine="sglang"), pool("decode", tp=8, engine="sglang"))
+    words = containers(documents(files_of(plan_file(*pools), "lws")))[0]["args"]
+    assert value_of(words, "--attn-cp-size") == "4" and value_of(words, "--cp-strategy") == "zigzag"
+    assert value_of(words, "--tp-size") == "8" and "--enable-prefill-cp" in words
