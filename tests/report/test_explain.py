@@ -112,7 +112,11 @@ def test_modes_that_tie_are_said_to_tie_and_nothing_decides_where_nothing_differ
 
 def test_every_word_that_is_explained_is_an_operator_of_some_model() -> None:
     operators: set[str] = set()
-    for model, layout in (("qwen/qwen3-next-80b-a3b", Layout(2)), ("deepseek-ai/DeepSeek-V3", Layout(1, 8, 2, 8))):
+    cases = (
+        ("qwen/qwen3-next-80b-a3b", Layout(2)), ("deepseek-ai/DeepSeek-V3", Layout(1, 8, 2, 8)),
+        ("llama-3.1-8b", Layout(cp=2)),
+    )  # fmt: skip
+    for model, layout in cases:
         replica = Catalogs().replica(model, "h200-sxm", "fp8", "bf16", "vllm")
         drafting = Catalogs().drafting(Speculating(method="ngram", tokens=1))
         assert drafting is not None
