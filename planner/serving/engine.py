@@ -45,6 +45,7 @@ class Engine:
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
         takes gather and reduce-scatter where that is less.
+    transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
@@ -81,6 +82,7 @@ class Engine:
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
     exchange_start: Seconds = 0.0
+    transfer_stages: bool = True
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -191,6 +193,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
+        transfer_stages=bool(data["transfer"]["stages"]),
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
     )
