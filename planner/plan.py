@@ -72,7 +72,8 @@ class PoolMemory(_Model):
 
 
 class Pool(_Model):
-    """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally."""
+    """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally;
+    attention and FFN workers make up ``instances`` of a split model with so many ``micro_batches`` in flight each."""
 
     role: Role
     gpu: str
@@ -86,6 +87,7 @@ class Pool(_Model):
     memory: PoolMemory
     request_rate: float | None = None
     micro_batches: int = 1
+    instances: int = 1
 
 
 class Certificate(_Model):
@@ -232,6 +234,7 @@ def _pool(pool: Share) -> Pool:
         running_batch=significant(pool.batch),
         engine=replica.engine.id,
         micro_batches=pool.micro_batches,
+        instances=pool.instances,
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),

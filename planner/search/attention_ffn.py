@@ -19,7 +19,7 @@ from planner.search.supply import Supply
 from planner.serving.afd import AttentionFfn, Workers, attention_half, split_problem
 from planner.serving.decode import decode_rate
 from planner.serving.ffn_worker import ffn_half, worker_problem
-from planner.serving.layout import Layout, Layouts
+from planner.serving.layout import Array, Layout, Layouts
 from planner.serving.legality import shape_problem
 from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
@@ -61,10 +61,24 @@ def attention_ffn_pool(
         return None
     tpot = table.at(batch)
     rate = np.where(possible, decode_rate(role.layouts, batch, tpot, lengths), 0.0)
-    kept = [i for i in undominated(workers.gpus, rate, [alone]) if possible[i]]
+    kept = [i for i in _leading(workers, rate, alone, slo) if possible[i]]
     few = _family(family, [layouts[i] for i in kept])
     blocks = (split, workers.rows(kept))
     return DecodePool(supply, available, few, batch[kept], tpot[kept], rate[kept], alone[kept], blocks)
+
+
+def _leading(workers: Workers, rate: Array, alone: Array, slo: Slo) -> list[int]:
+    """Of each number of workers the best row, undominated: cuts of attention and micro-batches that do not matter
+    would otherwise fill the list with one plan in many guises."""
+    best: dict[tuple[float, float], int] = {}
+    faster = alone if slo.tpot is None and slo.e2e is None else -rate
+    for i in range(len(rate)):
+        counts = float(workers.attention[i]), float(workers.ffn[i])
+        known = best.get(counts)
+        if known is None or (faster[i], -rate[i]) < (faster[known], -rate[known]):
+            best[counts] = i
+    rows = np.array(sorted(best.values()))
+    return [int(rows[i]) for i in undominated(workers.gpus[rows], rate[rows], [alone[rows]])]
 
 
 def _family(family: Family, layouts: list[Layout]) -> Family:
@@ -78,10 +92,8 @@ def _counts(replica: Replica, gpus: int) -> list[tuple[int, ...]]:
     node = replica.accelerator.gpus_per_node
     attention, blocks = attention_half(replica).model, ffn_half(replica).model
     widths = [tp for tp in (1, 2, 4, 8) if node % tp == 0 and shape_problem(attention, Layout(tp)) is None]
-    found: list[tuple[int, ...]] = []
-    for n_a, n_f, tp, m in product(_WORKERS, _WORKERS, widths, _MICRO_BATCHES):
-        ep = node if replica.has_experts else 1
-        legal = (n_a + n_f) * node <= gpus and worker_problem(blocks, node, ep) is None
-        if legal:
-            found.append((n_a, tp, node // tp, n_f, ep, node, m))
-    return found
+    ep = node if replica.has_experts else 1
+    if worker_problem(blocks, node, ep) is not None:
+        return []
+    counts = product(_WORKERS, _WORKERS, widths, _MICRO_BATCHES)
+    return [(n_a, tp, node // tp, n_f, ep, node, m) for n_a, n_f, tp, m in counts if (n_a + n_f) * node <= gpus]

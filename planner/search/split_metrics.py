@@ -13,6 +13,7 @@ from planner.search.candidates import GpuMemory, Metrics, lengths_of
 from planner.search.pools import DecodePool, PrefillPool, name_of
 from planner.search.ranking import Candidate, Outcome, Role, Share
 from planner.search.reject import Rejected
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Array, Layout, Layouts
 from planner.serving.memory import Memory
@@ -175,12 +176,22 @@ def attention_and_ffn(match: Match, decode: Share) -> tuple[Share, Share]:
     _, blocks = split.memories(own, match.decode.family.lengths)
     held = GpuMemory(float(blocks.weights[0]), float(blocks.activations[0]), 0.0)
     layout = Layout(decode.layout.tp, decode.layout.attention_dp // n_a)
-    attention = replace(decode, role="attention", layout=layout, replicas=n_a * decode.replicas, micro_batches=m)
+    decode = replace(decode, micro_batches=m, instances=decode.replicas)
+    attention = replace(decode, role="attention", layout=layout, replicas=n_a * decode.replicas)
     ffn = replace(
-        decode, role="ffn", layout=Layout(node, ep=ep), replicas=n_f * decode.replicas, memory=held, micro_batches=m,
+        decode, role="ffn", layout=Layout(node, ep=ep), replicas=n_f * decode.replicas, memory=held,
         batch=decode.batch * decode.layout.attention_dp / m, slots=decode.slots * decode.layout.attention_dp,
     )  # fmt: skip
     return ffn, attention
+
+
+def split_workers(candidate: Candidate) -> tuple[AttentionFfn, Workers]:
+    """The attention and feed-forward workers of one instance of an attention-FFN plan."""
+    pools = {pool.role: pool for pool in candidate.pools}
+    attention, ffn = pools["attention"], pools["ffn"]
+    counts = attention.replicas // attention.instances, ffn.replicas // ffn.instances
+    workers = Workers.one(attention.layout, ffn.layout, counts, attention.micro_batches)
+    return AttentionFfn(attention.replica, ffn.replica), workers
 
 
 def running(state: SplitFlow | SplitLoop, row: int) -> tuple[float, float]:

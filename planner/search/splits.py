@@ -50,9 +50,13 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
             if decode is not None and prefill.family.replica.kv == decode.family.replica.kv:
                 matches += _matches(prefill, decode, job, outcome)
     matches.sort(key=lambda match: (match.score, match.name))
-    if job.workload.concurrency is not None:
-        return closed_matches(matches[:_KEPT_CLOSED], job, outcome)
-    return open_matches(matches[:_KEPT], job, outcome)
+    closed = job.workload.concurrency is not None
+    found: list[Candidate] = []
+    for af in (False, True):  # each mode has its leaders evaluated, so that they can be compared
+        own = [match for match in matches if (match.decode.blocks is not None) == af]
+        evaluate = closed_matches if closed else open_matches
+        found += evaluate(own[: _KEPT_CLOSED if closed else _KEPT], job, outcome)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

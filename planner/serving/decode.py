@@ -44,9 +44,9 @@ class DecodeTable:
 
     @classmethod
     def tabulate(cls, seconds: Callable[[Array], Array], largest: float, rows: int) -> DecodeTable:
-        """Tabulate any D(B) of ``rows`` rows, knot by knot."""
+        """Tabulate any D(B) of ``rows`` rows; it is given the batches as a row [1, knots]."""
         knots = np.geomspace(1.0, max(largest, 2.0), _KNOTS)
-        return cls(knots, np.stack([np.broadcast_to(seconds(np.full(rows, b)), (rows,)) for b in knots], axis=1))
+        return cls(knots, np.broadcast_to(seconds(knots[None, :]), (rows, _KNOTS)))
 
     def at(self, batch: Array) -> Array:
         """D at ``batch`` [rows]; below the first knot the first is taken."""

@@ -63,12 +63,11 @@ class Role:
         """D(B) of every row; with ``blocks`` all micro-batches of an attention-FFN split count as one batch."""
         if self.blocks is None:
             return DecodeTable.of(self.replica, self.layouts, largest, lengths)
-        split, workers = self.blocks
+        rows = len(self.count)
+        split, workers, sizes = self.blocks[0], self.blocks[1].column(), lengths.column(rows)
         return DecodeTable.tabulate(
-            lambda batch: split.stages(workers, batch * self.layouts.attention_dp, lengths).iteration(
-                workers.micro_batches
-            ),
-            largest, len(self.count),
+            lambda batch: split.stages(workers, batch * workers.ranks, sizes).iteration(workers.micro_batches),
+            largest, rows,
         )  # fmt: skip
 
 

@@ -36,7 +36,18 @@ class Load(NamedTuple):
 
 
 def decode_segments(loads: list[Load], iterations: int) -> list[Segment]:
-    """Cut ``iterations`` iterations of these lanes into arithmetic series."""
+    """Cut ``iterations`` iterations of these lanes into arithmetic series.
+
+    Of lanes with as many sequences, hence one curve and one growth, only the one with the longest contexts can be the
+    slowest.
+    """
+    if len(loads) > 1:
+        longest: dict[int, Load] = {}
+        for load in loads:
+            known = longest.get(load.sequences)
+            if known is None or load.context > known.context:
+                longest[load.sequences] = load
+        loads = list(longest.values())
     if len(loads) == 1:
         return _one_lane(loads[0], iterations)
     out: list[Segment] = []
