@@ -56,8 +56,8 @@ def test_requests_beyond_the_memory_of_attention_workers_wait() -> None:
     workers = Workers.one(Layout(1, 1), Layout(8, 1, 1, 8), (1, 1), 3)
     slots = float(SPLIT.held(workers, LENGTHS).slots[0])
     found = played(workers, int(1.3 * slots))
-    assert found.mean_batch <= slots * 1.02
-    assert found.mean_batch >= slots * 0.8
+    decoding = found.mean_batch * 65  # the mean over 64 prefill replicas, which decode nothing, and the one that does
+    assert slots * 0.8 <= decoding <= slots
 
 
 def test_a_searched_split_is_simulated_and_can_be_replayed() -> None:
