@@ -188,6 +188,9 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
 
+UNMEASURED = "attention-FFN split: kernels and theory, held to one published deployment; measure before you build it"
+
+
 def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, verdict: Verdict | None = None) -> Plan:
     """Write a candidate down as a plan, at the load of its ``verdict`` where it has one."""
     certificate = _certificate(candidate, outcome, percentile)
@@ -213,7 +216,7 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
         usd_per_million_output_tokens=_rounded(candidate.usd_per_million_tokens),
         predicted=predicted,
         simulated=verdict.simulated if verdict else None,
-        notes=list(verdict.notes) if verdict else [],
+        notes=[*(verdict.notes if verdict else ()), *([UNMEASURED] if candidate.mode == "af" else [])],
         pools=[_pool(pool) for pool in candidate.pools],
         certificate=certificate,
         basis=basis,

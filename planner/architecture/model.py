@@ -268,4 +268,9 @@ class Model:
     @property
     def groups(self) -> tuple[LayerGroup, ...]:
         """Equal layers counted, in order of first appearance."""
-        return tuple(LayerGroup(layer, count) for layer, count in Counter(self.layers).items())
+        # Files and families repeat one object; hashing it once, not once a layer, matters to a search over layouts.
+        distinct = {id(layer): layer for layer in self.layers}
+        counts: Counter[Layer] = Counter()
+        for key, count in Counter(map(id, self.layers)).items():
+            counts[distinct[key]] += count
+        return tuple(LayerGroup(layer, count) for layer, count in counts.items())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from planner.api import Catalogs, replica_of_pool, search
@@ -21,6 +22,7 @@ from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.search.candidates import lengths_of
 from planner.serving.layout import Layout
+from planner.simulation.replay import workers_of
 from planner.units import format_duration
 
 _STEP, _PROMPT = "decode_iteration_ms", "prefill_of_one_prompt_ms"
@@ -47,6 +49,7 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
         **pools[0],
         "pools": pools,
         "rejected": [row.model_dump() for row in found.search.rejected],
+        "stages": stage_times(plan, job, catalogs) if plan.mode == "af" else {},
         "relaxing": relaxing(job, found.plans[0], catalogs, progress),
     }
 
@@ -66,6 +69,23 @@ def explain_pool(pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
     layout = Layout(pool.layout.tp, pool.layout.attention_dp, pool.layout.pp, pool.layout.ep, pool.layout.cp)
     times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))
     return {**explained, **{name: spent for name, spent in times.items() if name in _PHASES[pool.role]}}
+
+
+def stage_times(plan: Plan, job: Job, catalogs: Catalogs) -> dict[str, Any]:
+    """Milliseconds for which the micro-batches of one decode iteration occupy each part of an AF plan, and what sets
+    its pace."""
+    split, workers = workers_of(plan, [replica_of_pool(job.model, pool, catalogs) for pool in plan.pools])
+    requests = np.array([plan.pools[-1].running_batch]) * workers.ranks
+    stages = split.stages(workers, requests, lengths_of(job.workload))
+    m = workers.micro_batches
+    occupied = {name: float((m * seconds)[0]) * 1e3 for name, seconds in stages.occupied.items()}
+    return {
+        "micro_batches": int(m[0]),
+        "occupied_ms": occupied,
+        "one_micro_batch_ms": float(stages.total[0]) * 1e3,
+        "iteration_ms": float(stages.iteration(m)[0]) * 1e3,
+        "pace": stages.limiting(m)[0],
+    }
 
 
 def why(found: PlanFile, rank: int, job: Job) -> list[str]:
@@ -141,6 +161,8 @@ def _text(found: dict[str, Any]) -> str:
     parts += [*(f"  {line}" for line in (*found["why"], *found["modes"])), ""]
     for pool in pools:
         parts += _pool_text(pool, alone=len(pools) == 1)
+    if found["stages"]:
+        parts += _stages_text(found["stages"])
     if found["rejected"]:
         parts += [
             "Rejected candidates, with the nearest miss of each reason",
@@ -149,6 +171,20 @@ def _text(found: dict[str, Any]) -> str:
     if found["relaxing"]:
         parts += ["What relaxing one limit buys", rows_text(found["relaxing"], "table")]
     return "\n".join(parts)
+
+
+def _stages_text(stages: dict[str, Any]) -> list[str]:
+    whole = stages["iteration_ms"]
+    rows: list[dict[str, Any]] = [
+        {"one decode iteration": name, "ms": round(ms, 2), "busy": share_bar(ms / whole)}
+        for name, ms in stages["occupied_ms"].items()
+    ]
+    rows.append({"one decode iteration": "total", "ms": round(whole, 2), "busy": ""})
+    pace = stages["pace"]
+    said = f"{pace} sets the pace"
+    if pace == "latency":
+        said = f"the way of one micro-batch through the layers, {stages['one_micro_batch_ms']:.1f} ms, sets the pace"
+    return [f"{stages['micro_batches']} micro-batches in flight: {said}", rows_text(rows, "table")]
 
 
 def _named(pool: dict[str, Any]) -> str:

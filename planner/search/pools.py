@@ -59,7 +59,8 @@ class PrefillPool:
 @dataclass(frozen=True, slots=True)
 class DecodePool:
     """Layouts of one family that may decode, [n], each at the largest batch that keeps the TPOT limit; with ``blocks``
-    the layouts are those of all attention workers of a split together."""
+    the layouts are those of all attention workers of a split together, and ``ffn`` where its feed-forward workers come
+    from (GPUs of the same kind, or of another)."""
 
     supply: Supply
     available: int
@@ -69,11 +70,32 @@ class DecodePool:
     rate: Array
     alone: Array
     blocks: tuple[AttentionFfn, Workers] | None = None
+    ffn: tuple[Supply, int] | None = None
 
     @property
     def gpus(self) -> Array:
         """GPUs of a replica, [n]."""
         return gpus_of(self.family) if self.blocks is None else self.blocks[1].gpus
+
+    @property
+    def uses(self) -> list[tuple[Supply, int, Array]]:
+        """GPU types of a replica: supply, GPUs available, GPUs in each replica [n]."""
+        if self.blocks is None or self.ffn is None or self.ffn[0].accelerator.id == self.supply.accelerator.id:
+            return [(self.supply, self.available, self.gpus)]
+        workers = self.blocks[1]
+        return [(self.supply, self.available, workers.attention_gpus), (*self.ffn, workers.ffn_side)]
+
+    @property
+    def price(self) -> Array | None:
+        """US dollars per hour of a replica, [n]; None when a price is unknown."""
+        prices = [(supply.price, gpus) for supply, _, gpus in self.uses]
+        known = [price * gpus for price, gpus in prices if price is not None]
+        return np.asarray(sum(known)) if len(known) == len(prices) else None
+
+    @property
+    def power(self) -> Array:
+        """Watts of a replica at the limits of its boards, [n]."""
+        return np.asarray(sum(supply.accelerator.power * gpus for supply, _, gpus in self.uses))
 
 
 def gpus_of(family: Family) -> Array:

@@ -48,10 +48,15 @@ class Match:
     def name(self) -> str:
         """How the ledger calls it; orders equal scores."""
         first, second = self.layouts
-        return (
+        name = (
             f"prefill {name_of(self.prefill.family, first)} x{self.n_prefill}, "
             f"decode {name_of(self.decode.family, second)} x{self.n_decode}"
         )
+        if self.decode.blocks is None:
+            return name
+        split, workers = self.decode.blocks
+        count, gpu = workers.ffn[self.j], split.ffn.accelerator.id
+        return f"{name} with {count:g} ffn workers {gpu} {split.ffn.weights}"
 
 
 def roles_of(
@@ -86,6 +91,8 @@ def open_matches(matches: Sequence[Match], job: Job, outcome: Outcome) -> list[C
         rates = np.array([m.rate for m in members])
         best: dict[int, Candidate] = {}
         for level in levels:
+            if len(best) == len(members):
+                break
             flow = open_split(*roles, rates * level, lengths_of(job.workload))
             table = state_metrics(flow)
             for index, metrics in enumerate(table):
@@ -160,7 +167,8 @@ def _candidate(match: Match, metrics: Metrics, state: SplitFlow | SplitLoop, row
     compute = share("prefill", match.prefill, first, match.n_prefill, computing, state.prefill.memory)
     decode = share("decode", match.decode, second, match.n_decode, decoding, state.memory)
     pools = (compute, *attention_and_ffn(match, decode)) if match.decode.blocks else (compute, decode)
-    there = {pool.supply.accelerator.id: pool.supply.count for pool in (match.prefill, match.decode)}
+    supplies = [match.prefill.supply, *(supply for supply, _, _ in match.decode.uses)]
+    there = {supply.accelerator.id: supply.count for supply in supplies}
     return Candidate(
         pools, sum(there.values()) - sum(pool.gpus for pool in pools), metrics.rate * match.n_decode,
         job.workload.osl, metrics, lengths_of(job.workload), job.workload.concurrency,
@@ -178,9 +186,11 @@ def attention_and_ffn(match: Match, decode: Share) -> tuple[Share, Share]:
     layout = Layout(decode.layout.tp, decode.layout.attention_dp // n_a)
     decode = replace(decode, micro_batches=m, instances=decode.replicas)
     attention = replace(decode, role="attention", layout=layout, replicas=n_a * decode.replicas)
+    supply = match.decode.supply if match.decode.ffn is None else match.decode.ffn[0]
+    ranks = decode.layout.attention_dp
     ffn = replace(
-        decode, role="ffn", layout=Layout(node, ep=ep), replicas=n_f * decode.replicas, memory=held,
-        batch=decode.batch * decode.layout.attention_dp / m, slots=decode.slots * decode.layout.attention_dp,
+        decode, role="ffn", replica=split.ffn, price=supply.price, layout=Layout(node, ep=ep), memory=held,
+        replicas=n_f * decode.replicas, batch=decode.batch * ranks / m, slots=decode.slots * ranks,
     )  # fmt: skip
     return ffn, attention
 

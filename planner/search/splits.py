@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.job.job import Job
-from planner.search.attention_ffn import attention_ffn_pool
+from planner.search.attention_ffn import attention_ffn_pools
 from planner.search.candidates import Family, lengths_of
 from planner.search.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
 from planner.search.ranking import Candidate, Outcome
@@ -39,11 +39,10 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     lengths = lengths_of(job.workload)
     senders = [prefill_pool(*member) for member in members]
     receivers: list[DecodePool | None] = []
-    for member in members:
-        if "pd" in job.modes:
-            receivers.append(decode_pool(*member, job.slo, lengths))
-        if "af" in job.modes:
-            receivers.append(attention_ffn_pool(*member, job.slo, lengths, outcome.rejections))
+    if "pd" in job.modes:
+        receivers += [decode_pool(*member, job.slo, lengths) for member in members]
+    if "af" in job.modes:
+        receivers += attention_ffn_pools(members, job.slo, lengths, outcome.rejections)
     matches: list[Match] = []
     for prefill in senders:
         for decode in receivers:
@@ -76,6 +75,20 @@ class _Grid:
         g_prefill, g_decode = self.prefill.gpus[:, None, None, None], self.decode.gpus[None, None, :, None]
         return self.n_prefill * g_prefill, self.n_decode * g_decode
 
+    @property
+    def cost(self) -> Array | None:
+        """US dollars per hour; None when a price is unknown."""
+        first, second = self.prefill.supply.price, self.decode.price
+        if first is None or second is None:
+            return None
+        return np.asarray(self.gpus[0] * first + self.n_decode * second[None, None, :, None])
+
+    @property
+    def power(self) -> Array:
+        """Watts at the limits of the boards."""
+        own = self.gpus[0] * self.prefill.supply.accelerator.power
+        return np.asarray(own + self.n_decode * self.decode.power[None, None, :, None])
+
 
 def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome) -> Iterator[Match]:
     grid = _grid(prefill, decode, job)
@@ -99,9 +112,10 @@ def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcom
 
 
 def _grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> _Grid | None:
-    same = prefill.supply.accelerator.id == decode.supply.accelerator.id
-    most = int((prefill.available - (decode.gpus.min() if same else 0)) // prefill.gpus.min())
-    if most < 1 or decode.available < decode.gpus.min():
+    gpu = prefill.supply.accelerator.id
+    own = [gpus.min() for supply, _, gpus in decode.uses if supply.accelerator.id == gpu]
+    most = int((prefill.available - sum(own)) // prefill.gpus.min())
+    if most < 1 or any(available < gpus.min() for _, available, gpus in decode.uses):
         return None
     closed = job.workload.concurrency is not None
     counts = _thinned(most, _CLOSED_COUNTS if closed else _COUNTS)
@@ -109,8 +123,10 @@ def _grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> _Grid | None:
     per_replica = prefill.rates(counts, slack, job.slo.percentile)[:, :, :, None]
     n_prefill = counts[None, :, None, None]
     delivered = per_replica * n_prefill
-    left = decode.available - (n_prefill * prefill.gpus[:, None, None, None] if same else 0.0)
-    room = np.floor(left / decode.gpus[None, None, :, None] + 1e-9)
+    room = np.full((1, 1, 1, 1), np.inf)
+    for supply, available, gpus in decode.uses:
+        taken = n_prefill * prefill.gpus[:, None, None, None] if supply.accelerator.id == gpu else 0.0
+        room = np.minimum(room, np.floor((available - taken) / gpus[None, None, :, None] + 1e-9))
     each = _decode_rate(decode, job)[None, None, :, None]
     n_decode = _decode_counts(delivered, each, room, job)
     rate = np.minimum(np.minimum(delivered, n_decode * each), _link_rate(links, n_prefill, n_decode))
@@ -187,11 +203,10 @@ def _at_least(grid: _Grid, job: Job) -> _Grid:
 
 
 def _within_budget(grid: _Grid, job: Job) -> _Grid:
-    prices = grid.prefill.supply.price, grid.decode.supply.price
-    if job.budget is None or prices[0] is None or prices[1] is None:
+    cost = grid.cost
+    if job.budget is None or cost is None:
         return grid
-    gpus = grid.gpus
-    valid = grid.valid & (gpus[0] * prices[0] + gpus[1] * prices[1] <= job.budget * (1 + 1e-12))
+    valid = grid.valid & (cost <= job.budget * (1 + 1e-12))
     return _Grid(grid.prefill, grid.decode, grid.n_prefill, grid.n_decode, grid.rate, valid)
 
 
@@ -199,8 +214,7 @@ def _score(grid: _Grid, job: Job) -> Array:
     """What the objective makes of a count, smaller is better; ties go to fewer GPUs."""
     first, second = grid.gpus
     gpus, rate = first + second, np.maximum(grid.rate, 1e-300)
-    prices = grid.prefill.supply.price, grid.decode.supply.price
-    cost = gpus * 1e3 if prices[0] is None or prices[1] is None else first * prices[0] + second * prices[1]
+    cost = gpus * 1e3 if grid.cost is None else grid.cost
     objective = objective_of(job)
     if job.workload.concurrency is not None and objective in ("cost", "gpus"):
         return np.asarray(cost if objective == "cost" else gpus + 0.0 * rate)
@@ -212,8 +226,7 @@ def _score(grid: _Grid, job: Job) -> Array:
         case "gpus":
             return np.asarray(gpus - rate * 1e-9)
         case "energy":
-            power = [pool.supply.accelerator.power for pool in (grid.prefill, grid.decode)]
-            return np.asarray((first * power[0] + second * power[1]) / rate)
+            return grid.power / rate
         case _:
             return _idle_latency(grid, job) + 1e-9 * gpus - 1e-12 * rate
 

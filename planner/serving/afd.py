@@ -28,7 +28,7 @@ from planner.architecture.model import Attention, LatentAttention, Layer, Model,
 from planner.cost.elementwise import elementwise_seconds
 from planner.cost.gemm import gemm_seconds
 from planner.serving.ffn_messages import Messages, dispatch_bytes, messages
-from planner.serving.ffn_worker import FfnWorkers
+from planner.serving.ffn_worker import FfnWorkers, each_layer
 from planner.serving.iteration import ACTIVATION_BYTES, IN_GRAPH_LAUNCH, Work, iteration_ledger
 from planner.serving.layout import Array, Layout, Layouts, floats
 from planner.serving.legality import ShapeProblem
@@ -56,7 +56,7 @@ def split_problem(model: Model) -> ShapeProblem | None:
 
 def attention_half(replica: Replica) -> Replica:
     """Embedding, attention of every layer, head."""
-    layers = tuple(Layer(layer.mixer, None) for layer in replica.model.layers)
+    layers = each_layer(replica.model, lambda layer: Layer(layer.mixer, None))
     return replace(replica, model=replace(replica.model, layers=layers))
 
 

@@ -120,11 +120,16 @@ def _deployed(plan: Plan, replicas: Sequence[Replica], lengths: Lengths, hash_to
 
 def _attention_ffn(plan: Plan, replicas: Sequence[Replica], lengths: Lengths) -> Served:
     """The instances that attention and feed-forward workers of a plan make up."""
+    return replace(split_model(workers_of(plan, replicas), lengths), replicas=plan.pools[-1].instances)
+
+
+def workers_of(plan: Plan, replicas: Sequence[Replica]) -> tuple[AttentionFfn, Workers]:
+    """Attention and feed-forward workers of one instance of an AF plan; ``replicas`` has one for each pool."""
     sides = {pool.role: (pool, replica) for pool, replica in zip(plan.pools, replicas, strict=True)}
     (attention, first), (ffn, second) = sides["attention"], sides["ffn"]
     counts = attention.replicas // attention.instances, ffn.replicas // ffn.instances
     workers = Workers.one(layout_of(attention), layout_of(ffn), counts, attention.micro_batches)
-    return replace(split_model((AttentionFfn(first, second), workers), lengths), replicas=attention.instances)
+    return AttentionFfn(first, second), workers
 
 
 def layout_of(pool: Pool) -> Layout:
