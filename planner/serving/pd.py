@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from planner.cost.moe import largest_of
 from planner.job.slo import QUANTILE
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
@@ -33,8 +34,8 @@ from planner.serving.transfer import (
 _BISECTIONS = 60
 # Above this load of the prefill pool its queue holds what the loop leaves over.
 _LIMITED = 0.95
-# Mean of a Brownian bridge above its running minimum: 0.627 at its end (sqrt(pi/8)), so much over its length.
-_BRIDGE = 0.47
+# Load generators draw lengths uniformly from 80 to 100 % of a nominal one: standard deviation over mean.
+_LENGTH_VARIATION = 0.2 / 12**0.5 / 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +151,25 @@ class SplitLoop:
     def load_test(self, statistic: str) -> tuple[Array, Array]:
         """TTFT and requests/s as a load test reports them that starts all of its N requests at once.
 
-        Outputs of like length keep the crowd together: every round brings N prompts in random order within the time
-        in which the pool computes N. Their wait is a Brownian bridge reflected at zero, on average sqrt(N) * _BRIDGE
-        services (for Poisson arrivals at the same rate it would be that of the load), and never below that.
+        The start brings N prompts together, which wait for half of them on average; it is one of the rounds, so that a
+        mean sees its share and a median none. Later rounds come spread by the pool itself, which lets prompts through
+        at no more than its capacity, and wait as at random.
         """
-        share, replicas = self.rate / self.roles[0].count, self.roles[0].count
-        chance = self.prefill.wait(share, replicas, "mean")
-        service = 1.0 / (self.prefill.capacity * replicas)
-        others = np.maximum(self.concurrency - 1.0, 0.0)
-        crowd = np.where(self.limited, 0.0, np.maximum(_BRIDGE * np.sqrt(others) * service - chance, 0.0))
-        cycle = self.mean_ttft + crowd + self.lengths.decodes * self.mean_tpot
-        ttft = self.ttft("mean" if statistic == "p50" else statistic) + crowd
-        return ttft, np.minimum(self.rate, self.concurrency / cycle)
+        prefill, rounds = self.roles[0], self.roles[1].replica.engine.burst_rounds
+        others = np.maximum(self.concurrency / prefill.count - 1.0, 0.0)
+        burst = np.where(self.limited, 0.0, others / (2.0 * self.prefill.capacity * rounds))
+        cycle = self.mean_ttft + burst + self.lengths.decodes * self.mean_tpot
+        mean = self.ttft("mean")
+        return (mean if statistic == "p50" else mean + burst), self.concurrency / cycle / self._drain()
+
+    def _drain(self) -> Array:
+        """Duration of a load test over the time in which its requests would pass at full load.
+
+        N clients of R requests each end apart: lengths of variation v make the sum of R of them vary by v/sqrt(R),
+        and the test lasts until the last of N has ended, z(N) deviations late. One client alone never waits for others.
+        """
+        rounds = self.roles[1].replica.engine.burst_rounds
+        return 1.0 + largest_of(self.concurrency) * _LENGTH_VARIATION / np.sqrt(rounds)
 
     def tpot(self, statistic: str) -> Array:
         """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody."""
