@@ -96,7 +96,7 @@ class Catalogs:
 
     def _supply(self, accelerator: Accelerator, count: int) -> Supply:
         price = self.hardware.reference_price(accelerator.id)
-        efficiency = load_efficiency(accelerator.family, self.folders)
+        efficiency = load_efficiency(accelerator.family, self.folders, accelerator.id)
         return Supply(accelerator, efficiency, count, None if price is None else price.usd_per_gpu_hour)
 
     def replica(

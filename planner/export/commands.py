@@ -143,7 +143,8 @@ def trtllm_config(plan: Deployment, group: Group) -> dict[str, Any]:
     if plan.moe:
         config |= {"moe_expert_parallel_size": group.ep, "moe_tensor_parallel_size": width // group.ep}
     if group.split:
-        config["cache_transceiver_config"] = {"backend": "NIXL", "max_tokens_in_buffer": plan.max_model_len}
+        # DEFAULT is what the engine was built with for this processor; NIXL is not everywhere.
+        config["cache_transceiver_config"] = {"backend": "DEFAULT", "max_tokens_in_buffer": plan.max_model_len}
     if group.role == "prefill":
         config["disable_overlap_scheduler"] = True
     return config

@@ -28,7 +28,7 @@ def engine_container(plan: Deployment, group: Group, name: str, port: int = SERV
     command, args = serve_command(plan, group, port)
     return {
         "name": name,
-        "image": flag_table(plan.engine).images["default"],
+        "image": group.image(plan.engine),
         "command": command,
         "args": args,
         "env": environment(group, plan.engine),

@@ -66,6 +66,7 @@ def test_the_report_answers_every_question_of_a_reviewer_in_one_file_without_ref
     assert not re.search(r"https?://|url\(|@import", page)
     assert {"svg", "table"} <= parsed.tags and not {"iframe", "img", "link"} & parsed.tags
     assert "prefers-color-scheme:dark" in page and "@media print" in page and "max-width:620px" in page
+    assert "80 % band" in page.split("<h2>")[0] and "Plan 1 " in page.split("<h2>")[0]  # the answer stands on top
 
 
 def test_hostile_names_are_text_and_not_markup(found: PlanFile) -> None:
@@ -98,6 +99,18 @@ def test_a_chart_of_nothing_is_nothing_and_one_point_is_drawn() -> None:
     assert scatter([], [Dot(1.0, 2.0, 0, "one")], "x", "y").count("<circle") == 1
 
 
+def test_dots_that_would_hide_each_other_move_apart_and_the_frontier_runs_through_the_best_of_all() -> None:
+    hidden = [Dot(10.0, 100.0, 0, f"plan {n}", str(n)) for n in range(1, 6)]
+    drawn = scatter([Dot(20.0, 50.0, 0, "a"), Dot(5.0, 40.0, 0, "beaten")], hidden, "x", "y")
+    centres = [tuple(map(float, c)) for c in re.findall(r'cx="([\d.]+)" cy="([\d.]+)" r="11"', drawn)]
+    assert len(centres) == 5
+    for at, one in enumerate(centres):
+        assert all(abs(one[1] - other[1]) >= 20 for other in centres[:at])
+    assert drawn.count('class="stem"') == 4
+    path = re.findall(r'<path class="front" d="M[^"]*"', drawn)
+    assert len(path) == 1 and path[0].count("V") == 1  # one step, past the point that another beats
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
 def test_chromium_draws_it_without_asking_anything_of_the_network(page: str, tmp_path: Path) -> None:
     (tmp_path / "plan.html").write_text(page)
@@ -109,6 +122,10 @@ def test_chromium_draws_it_without_asking_anything_of_the_network(page: str, tmp
     shot = [f"--screenshot={tmp_path / 'shot.png'}", "--window-size=500,900", url]
     subprocess.run(["chromium", *flags, *shot], capture_output=True, check=True, timeout=60)
     assert (tmp_path / "shot.png").stat().st_size > 10_000
+    printed = [f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer", url]
+    subprocess.run(["chromium", *flags, *printed], capture_output=True, check=True, timeout=60)
+    pages = re.findall(rb"/Type ?/Page\b", (tmp_path / "page.pdf").read_bytes())
+    assert 1 <= len(pages) <= 4  # sections flow over page ends instead of leaving pages half empty
     dom = subprocess.run(["chromium", *flags, "--dump-dom", url], capture_output=True, check=True, timeout=60)
     assert "<title>" in dom.stdout.decode() and "</title></g>" not in dom.stdout.decode()  # the script ran
 
