@@ -172,7 +172,7 @@ class SplitLoop:
         and the test lasts until the last of N has ended, z(N) deviations late. One client alone never waits for others.
         """
         rounds = self.roles[1].replica.engine.burst_rounds
-        return 1.0 + largest_of(self.concurrency) * _LENGTH_VARIATION / np.sqrt(rounds)
+        return np.asarray(1.0 + largest_of(self.concurrency) * _LENGTH_VARIATION / np.sqrt(rounds))
 
     def tpot(self, statistic: str) -> Array:
         """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody."""

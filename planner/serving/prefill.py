@@ -56,8 +56,10 @@ class PrefillTimes:
             chosen = wide.reshape(wide.shape[0], -1)[np.asarray(kept, dtype=int), 0]
             return np.asarray(chosen.reshape(-1, *(1,) * dimensions))
 
-        times = (self.alone, self.full, self.together, self.stretch, self.chunks, self.ranks)
-        return PrefillTimes(*(pick(values) for values in times), self.memory)
+        alone, full, together = pick(self.alone), pick(self.full), pick(self.together)
+        return PrefillTimes(
+            alone, full, together, pick(self.stretch), pick(self.chunks), pick(self.ranks), self.memory
+        )  # fmt: skip
 
     @property
     def capacity(self) -> Array:
