@@ -232,9 +232,9 @@ def explain(
     """Why this plan: time by operator, memory, rejected candidates by reason, what relaxing an SLO buys."""
     from planner.plan import read_plan_file
     from planner.report.emit import check_formats
-    from planner.report.explain import emit_explanation, explain_plan
+    from planner.report.explain import FORMATS, emit_explanation, explain_plan
 
-    check_formats(output, out, allowed=("table", "json"))
+    check_formats(output, out, allowed=FORMATS)
     found = read_plan_file(plan)
     with _progress() as progress:
         explanation = explain_plan(found, rank, _catalogs(catalog, assume_arch, profile), progress)

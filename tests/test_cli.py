@@ -327,7 +327,7 @@ def test_a_saved_plan_is_explained_and_a_second_search_overwrites_it(command: Co
     assert command(*changed(fleet="h100-sxm:4", tpot="20ms", out=str(plan))).code == 0
     ran = command("explain", str(plan))
     assert ran.code == 0
-    for part in ("Plan 1", "attention decode", "Memory of the fullest GPU", "tpot p95", "What relaxing one limit buys"):
+    for part in ("Plan 1", "attention decode", "Memory of the fullest GPU", "TPOT p95", "What relaxing one limit buys"):
         assert part in ran.out
     found = json.loads(command("explain", str(plan), "--plan", "2", "-o", "json").out)
     assert found["plan"]["#"] == 2

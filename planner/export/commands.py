@@ -59,6 +59,11 @@ def check_vllm(group: Group) -> None:
             f"vLLM cannot express {group.name}: experts spread over all {ranks} ranks of a stage or none, not ep "
             f"{group.ep}", hint="export another plan with --plan N, or to trtllm",
         )  # fmt: skip
+    if group.split and group.pp > 1:  # vllm-project/vllm issues 40674 and 52913: it raises at start
+        raise ExportError(
+            f"vLLM cannot express {group.name}: its NixlConnector moves no cache from or to {group.pp} pipeline stages",
+            hint="export another plan with --plan N, or to sglang or trtllm",
+        )
     rank = group.gpus // group.attention_dp
     if group.nodes > 1 and group.attention_dp > 1 and group.gpus_per_node % rank:
         raise ExportError(

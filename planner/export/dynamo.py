@@ -12,7 +12,7 @@ from planner.export.commandline import arguments, words_of
 from planner.export.commands import sglang_flags, trtllm_config, vllm_flags
 from planner.export.deployment import Deployment, Group
 from planner.export.flags import Flag, flag_table
-from planner.export.kubernetes import environment, metadata, resources
+from planner.export.kubernetes import environment, hub_token, metadata, resources
 from planner.export.names import dns_name
 from planner.export.readme import readme
 from planner.export.yaml_file import yaml_file
@@ -44,7 +44,7 @@ def render(plan: Deployment) -> Mapping[str, str]:
 def _frontend(plan: Deployment) -> dict[str, Any]:
     image = plan.groups[0].image(f"dynamo-{plan.engine}")
     container = {"name": "main", "image": image, "command": ["python3"], "args": ["-m", "dynamo.frontend"]}
-    spec = {"containers": [container]}
+    spec = {"containers": [{**container, "env": [hub_token()]}]}
     return {"name": "Frontend", "type": "frontend", "replicas": 1, "podTemplate": {"spec": spec}}
 
 

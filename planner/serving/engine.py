@@ -31,6 +31,7 @@ class Engine:
     max_sequences : most running sequences per attention rank.
     utilization : share of usable memory that the engine takes; with ``of_free`` the share of what weights leave.
     utilization_ceiling : how far operators raise that share when weights leave little room for the cache.
+    kv_follows_weights, kv_fp8_beside_fp4_units : which cache precision comes unasked, see serving/precision.py.
     step, sequence : host time per iteration, and per running sequence in it.
     grows : KV blocks are taken as a request grows (and preempted when they run out); else its full length is reserved.
     layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
@@ -45,6 +46,7 @@ class Engine:
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``, on AMD
         in ``exchange_start_amd``), "fastest" takes gather and reduce-scatter where that is less.
     cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
+    transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
@@ -60,6 +62,7 @@ class Engine:
     reserve: Bytes
     grows: bool
     kv_follows_weights: bool
+    kv_fp8_beside_fp4_units: bool
     step: Seconds
     sequence: Seconds
     layer_gap: Seconds
@@ -82,6 +85,7 @@ class Engine:
     exchange_start: Seconds = 0.0
     exchange_start_amd: Seconds = 0.0
     cache_math: bool = False
+    transfer_stages: bool = True
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -173,6 +177,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         reserve=memory["reserve_gib"] * GIB,
         grows=bool(memory["grows"]),
         kv_follows_weights=bool(memory["kv_follows_weights"]),
+        kv_fp8_beside_fp4_units=bool(memory["kv_fp8_beside_fp4_units"]),
         step=overhead["step_us"] * 1e-6,
         sequence=overhead["sequence_us"] * 1e-6,
         layer_gap=overhead["layer_gap_us"] * 1e-6,
@@ -191,6 +196,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
+        transfer_stages=bool(data["transfer"]["stages"]),
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         exchange_start_amd=data["experts"]["exchange_start_amd_us"] * 1e-6,

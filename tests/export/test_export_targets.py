@@ -93,6 +93,15 @@ def test_experts_over_some_ranks_only_are_refused_where_no_flag_says_so(target: 
         files_of(partly, target)
 
 
+@pytest.mark.parametrize("target", ["vllm", "dynamo", "lws", "llm-d", "kserve"])
+def test_stages_behind_a_cache_transfer_are_refused_where_the_engine_has_none(target: str) -> None:
+    split = (pool("prefill", tp=4, pp=2), pool("decode", tp=8))
+    with pytest.raises(ExportError, match="pipeline stages"):
+        files_of(plan_file(*split), target)
+    if target in ("dynamo", "lws"):  # SGLang moves it
+        assert files_of(plan_file(*({**p, "engine": "sglang"} for p in split)), target)
+
+
 def test_a_replica_over_nodes_has_one_pod_per_node_and_ranks_that_add_up() -> None:
     wide = files_of(CASES["experts over two nodes"], "lws")
     group = next(d for d in documents(wide) if d["kind"] == "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]

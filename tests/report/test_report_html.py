@@ -13,7 +13,6 @@ import pytest
 from planner.api import Catalogs, search
 from planner.job.parse import parse_job
 from planner.plan import PlanFile
-from planner.report.explain import explain_plan
 from planner.report.html import html_report
 from planner.report.html.scatter import Dot, scatter, ticks
 from planner.report.plot import braille, memory_bar, pareto_text
@@ -159,19 +158,3 @@ def test_the_memory_bar_fills_by_share() -> None:
     held = {"weights_gib": 40.0, "kv_gib": 20.0, "activations_gib": 0.0, "capacity_gib": 80.0}
     bar = memory_bar(held, 40)
     assert bar.startswith("  " + "█" * 20 + "▓" * 10 + "░" * 10 + "  ")
-
-
-def test_a_split_plan_is_explained_pool_by_pool() -> None:
-    split = search(
-        parse_job(
-            model="llama-3.1-70b", fleet="h100-sxm:8", isl="2000", osl="300", tpot="50ms", ttft="2s", modes="pd",
-            simulate_top=0, top=1,
-        )
-    )  # fmt: skip
-    explained = explain_plan(split, 1, Catalogs(), lambda _: None)
-    prefill, decode = explained["pools"]
-    assert (prefill["role"], decode["role"]) == ("prefill", "decode")
-    assert "decode_iteration_ms" not in prefill and "prefill_of_one_prompt_ms" not in decode
-    assert sum(1 for line in explained["why"] if "KV cache holds" in line) == 2
-    page = html_report(split, Catalogs())
-    assert "prefill" in page and "one prompt" in page and "one decode step" in page
