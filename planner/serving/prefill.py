@@ -48,7 +48,7 @@ class PrefillTimes:
     def rows(self, kept: ArrayLike, dimensions: int) -> PrefillTimes:
         """Return some rows of times whose first axis is the layouts, with ``dimensions`` axes of one element after it.
 
-        The memory is left as it is.
+        The memory becomes flat rows.
         """
 
         def pick(values: Array) -> Array:
@@ -56,9 +56,11 @@ class PrefillTimes:
             chosen = wide.reshape(wide.shape[0], -1)[np.asarray(kept, dtype=int), 0]
             return np.asarray(chosen.reshape(-1, *(1,) * dimensions))
 
+        wide_rows = np.broadcast_shapes(self.full.shape, (1,))[0]
         alone, full, together = pick(self.alone), pick(self.full), pick(self.together)
         return PrefillTimes(
-            alone, full, together, pick(self.stretch), pick(self.chunks), pick(self.ranks), self.memory
+            alone, full, together, pick(self.stretch), pick(self.chunks), pick(self.ranks),
+            self.memory.rows(kept, wide_rows),
         )  # fmt: skip
 
     @property
