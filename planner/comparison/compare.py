@@ -85,7 +85,8 @@ def compare(
     winner, why = winner_of(entries, alone_entries, question, effort_of(menu, price))
     marginal = solver.marginal(union, scale) if winner else ()
     # The union, or the only fleet.
-    bucketing = _bucketing(model, engine, union, asked, results[-1])
+    show("bounding what the classes hide")
+    bucketing = _bucketing(model, engine, union, asked, menu, results[-1])
     return Comparison((*entries, *alone_entries), marginal, winner, why, _scope(menu), bucketing, warnings)
 
 
@@ -175,7 +176,7 @@ class _Solver:
 
 
 def _bucketing(
-    model: Model, engine: Engine, union: FleetOffer, asked: ComparisonRequest, solved: MixtureResult
+    model: Model, engine: Engine, union: FleetOffer, asked: ComparisonRequest, means: Menu, solved: MixtureResult
 ) -> str | None:
     """What counting a trace into classes may hide: the cost with the shortest and longest lengths of each class."""
     if all(c.low == c.high for c in asked.classes) or solved.plan is None or asked.job.workload.rate is None:
@@ -183,7 +184,7 @@ def _bucketing(
     bounds = []
     for corner in ("low", "high"):
         classes = with_corners(asked.classes, corner)
-        menu = build_menu(model, engine, largest(union.supplies), asked.job, classes, None, asked.job.modes)
+        menu = build_menu(model, engine, largest(union.supplies), asked.job, classes, None, asked.job.modes, means.pods)
         offers = tuple(replace(o, available=None) for o in union.offers)
         result = _Solver(menu, asked, (Goal.COST,)).solve(offers, 1.0)
         bounds.append(None if result.plan is None else result.plan.cost)

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from planner.comparison import Comparison, Entry
-from planner.job.comparing import UNION, ComparisonRequest
+from planner.job.comparing import ComparisonRequest
 from planner.plan import significant
 from planner.report.emit import emit
 from planner.report.formats import rows_text, yaml_text
 from planner.report.plans import latency, pool_text
+
+# Notes of the winner to print; a trace may have hundreds of classes.
+_NOTES = 12
 
 
 def emit_comparison(found: Comparison, asked: ComparisonRequest, output: str, out: Sequence[Path] | None) -> int:
@@ -118,10 +121,10 @@ def _text(found: Comparison, asked: ComparisonRequest, percentile: str) -> str:
 
 
 def _shares(found: Comparison) -> list[str]:
-    """Which offers are rented and who serves which class, fleet by fleet, where the table does not say it."""
-    told = [(e.fleet, e.plan.notes) for e in found.entries if e.plan is not None and e.plan.notes and e.given]
-    told += [(e.fleet, e.plan.notes) for e in found.entries if e.plan is not None and e.plan.notes and e.fleet == UNION]
-    return [line for fleet, notes in told for line in ["", f"{fleet}:", *(f"  {note}" for note in notes)]]
+    """Which offers the winner rents, what its pods are and who serves which class."""
+    notes = [note for e in found.entries if e.fleet == found.winner and e.plan is not None for note in e.plan.notes]
+    more = [f"  and {len(notes) - _NOTES} more lines; -o json has all"] if len(notes) > _NOTES else []
+    return ["", f"{found.winner}:", *(f"  {note}" for note in notes[:_NOTES]), *more] if notes else []
 
 
 def _tidy(value: float | None) -> float | None:

@@ -32,6 +32,8 @@ from planner.serving.engine import Engine
 
 # A price has to stand for GPUs without one in the rows of the optimiser; no answer may depend on it.
 UNPRICED = 1.0
+# Classes with the most tokens for which pods are looked for; each pod is then rated for every class.
+_POD_CLASSES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Menu:
     candidates: Mapping[tuple[str, str], Candidate]
     classes: tuple[WorkloadClass, ...]
     rejections: Mapping[str, Rejections] = field(default_factory=dict)
+    pods: tuple[Pod, ...] = ()
 
     def of(self, gpus: Sequence[str]) -> tuple[Template, ...]:
         """Templates on these GPU types only."""
@@ -59,12 +62,14 @@ def build_menu(
     classes: tuple[WorkloadClass, ...],
     progress: Progress | None = None,
     modes: Sequence[Mode] = ("aggregated",),
+    known: Sequence[Pod] | None = None,
 ) -> Menu:
     """Evaluate every layout of every GPU type for every class, without any load of the job's own; with ``pd`` among
-    the modes also pods."""
+    the modes also pods: those ``known``, or those that the classes with most tokens ask for."""
     candidates: dict[tuple[str, str], Candidate] = {}
     rejections: dict[str, Rejections] = {s.accelerator.id: Rejections() for s in supplies}
-    pods: dict[str, Pod] = {}
+    pods = {pod.name: pod for pod in known or ()}
+    leading = sorted(classes, key=lambda c: (-c.rate * (c.isl + c.osl), c.name))[:_POD_CLASSES]
     for klass in classes:
         if progress is not None:
             progress(f"capacities for {klass.name}: {klass.isl:.0f} in, {klass.osl:.0f} out")
@@ -76,7 +81,7 @@ def build_menu(
             whole += [one_copy(candidate) for candidate in outcome.ranked]
         if "aggregated" in modes:
             candidates.update({(template_name(c), klass.name): c for c in whole})
-        if "pd" in modes:
+        if "pd" in modes and known is None and klass in leading:
             members = list(families(model, engine, supplies, alone, Outcome()))
             units = [(c.replica.accelerator.id, c.gpus, c.rate) for c in whole] if "aggregated" in modes else []
             pods.update({pod.name: pod for pod in worthwhile_pods(members, alone, units)})
@@ -85,7 +90,7 @@ def build_menu(
             progress(f"prefill and decode pods for {klass.name}")
         for candidate in pod_capacities(list(pods.values()), _alone(job, klass)):
             candidates[template_name(candidate), klass.name] = candidate
-    return Menu(_templates(candidates), candidates, classes, rejections)
+    return Menu(_templates(candidates), candidates, classes, rejections, tuple(pods.values()))
 
 
 def one_copy(candidate: Candidate) -> Candidate:

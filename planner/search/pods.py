@@ -33,8 +33,10 @@ from planner.serving.replica import Replica
 POD_GPUS = 24
 # A pod is worth having when it carries this much more than smaller units on the same GPUs.
 WORTH = 0.003
-_COARSE = np.concatenate([np.geomspace(0.01, 0.5, 10), np.linspace(0.55, 1.0, 10)])
+_COARSE = np.concatenate([np.geomspace(0.01, 0.4, 5), np.linspace(0.5, 1.0, 9)])
 _FINE = 12
+# Tables of D(B) are shared by rows, so the same pod seen alone differs in the third digit: stay clear of the edge.
+_EDGE = 0.995
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ def _highest(replicas: tuple[Replica, Replica], rows: Sequence[tuple[Layout, Lay
     second = _allowed(replicas, rows, np.maximum(most[:, None] * fine, 1e-12), job)
     pick = _FINE - 1 - second[:, ::-1].argmax(axis=1)
     chosen = fine[np.arange(len(rows)), pick]
-    return np.asarray(np.where(second.any(axis=1) & (last >= 0), chosen * most, 0.0))
+    return np.asarray(np.where(second.any(axis=1) & (last >= 0), chosen * most * _EDGE, 0.0))
 
 
 def _most(prefill: Role, decode: Role, job: Job) -> Array:
