@@ -283,9 +283,7 @@ class _Pass:
     def _expert_bytes(self, ffn: MoeFfn, tokens: Array, weight_bytes: float) -> Array:
         """Weights of the experts that ``tokens`` reach, on one rank."""
         one = sum(linear.parameters for linear in expert_linears(ffn, self.hidden)) * weight_bytes
-        reached = active_experts(
-            float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness
-        )
+        reached = active_experts(float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness)
         return np.asarray(reached * one / (self.layouts.ep * self.layouts.expert_tp))
 
     def _norms(self, layer: Layer, times: Array) -> None:
