@@ -359,24 +359,36 @@ def compare(
 
 @app.command()
 def allocate(
-    profile: Annotated[Path, typer.Argument(help="JSON of offers, classes and capacities, or a Mélange file.")],
+    profile: Annotated[
+        Path, typer.Argument(help="JSON of offers, classes and capacities, a Mélange file, or devices for pipelines.")
+    ],
     solver: SolverOption = "auto",
     time_limit: TimeLimitOption = "60s",
     output: OutputOption = "table",
     out: OutOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Exact mixture of GPU types for capacities that you measured yourself (no cost model)."""
+    """Exact mixture of GPU types for capacities that you measured yourself (no cost model).
+
+    A profile with devices and layers asks for pipelines whose stages stand on different GPU types.
+    """
     from planner.job.allocation import read_allocation
+    from planner.job.pipelines import PipelineProblem
     from planner.report.allocation import emit_allocation
     from planner.report.emit import check_formats
+    from planner.report.pipelines import emit_pipelines
     from planner.search.allocate import allocate as run
     from planner.search.mixture import SolveOptions
+    from planner.search.pipeline_columns import pipelines_of
     from planner.units import parse_duration
 
     check_formats(output, out, allowed=("table", "json", "yaml"))
-    problem = read_allocation(profile)
-    result = run(problem, SolveOptions(solver=solver, seconds=parse_duration(time_limit, "--time-limit")))
+    problem, seconds = read_allocation(profile), parse_duration(time_limit, "--time-limit")
+    options = SolveOptions(solver=solver, seconds=seconds)
+    if isinstance(problem, PipelineProblem):
+        _leave(emit_pipelines(problem, pipelines_of(problem, seconds), output, out))
+        return
+    result = run(problem, options)
     _leave(emit_allocation(result, output, out))
 
 

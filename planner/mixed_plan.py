@@ -24,7 +24,7 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
     assert result.plan is not None
     used = {kind.template for kind in result.plan.replicas}
     priced = all(c.cost is not None for (template, _), c in menu.candidates.items() if template in used)
-    parts = [_pool_parts(menu, result.plan, kind) for kind in result.plan.replicas]
+    parts = [pool_parts(menu, result.plan, kind) for kind in result.plan.replicas]
     plans = [plan_of(c, 1, Outcome(ranked=[c]), job.slo.percentile) for part in parts for c, _ in part]
     rates = [rate for part in parts for _, rate in part]
     predicted = combined([p.predicted for p in plans], rates, result.plan.gpus_total)
@@ -54,10 +54,10 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
 
 def mixture_parts(menu: Menu, plan: MixturePlan) -> list[tuple[Candidate, float]]:
     """Every pool of a mixture as a candidate at its load, with the requests/s that it serves."""
-    return [pair for kind in plan.replicas for pair in _pool_parts(menu, plan, kind)]
+    return [pair for kind in plan.replicas for pair in pool_parts(menu, plan, kind)]
 
 
-def _pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[Candidate, float]]:
+def pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[Candidate, float]]:
     """What one kind of replica serves: a candidate and the requests/s of each class.
 
     The optimiser assigns classes to pools, which are named after template and region; the replicas of a pool may stand

@@ -283,3 +283,11 @@ def test_a_fleet_without_a_layout_says_what_comes_nearest() -> None:
     )
     slow = compare(asked("l4:2", ttft="1ms", rate="1/s"))
     assert "misses ttft" in (slow.entries[0].reason or "") and slow.winner == ""
+
+
+def test_no_replica_misses_a_limit_at_the_load_it_is_given() -> None:
+    """The cheapest mixture of all once held a pipeline whose TPOT rises when its load falls."""
+    found = compare(asked("l40s:2,a100-sxm-80gb:6", rate="145.468/s", isl="500", osl="100", ttft="2s", tpot="60ms",
+                          modes="aggregated,pd", weights=None, kv=None))  # fmt: skip
+    best = plan(found, "l40s:2,a100-sxm-80gb:6")
+    assert best.predicted.tpot_ms.p95 <= 60 and best.predicted.ttft_ms.p95 <= 2000

@@ -11,15 +11,18 @@ from planner.comparison.verdict import Entry, Question, effort_of, winner_of
 from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest
 from planner.job.job import Job
-from planner.mixed_plan import mixture_plan
+from planner.mixed_plan import mixture_plan, pool_parts
 from planner.search.mixed import Menu, build_menu, problem_of, solve_fleet, with_corners
 from planner.search.mixture import Goal, Limits, MixtureResult, Offer, SolveOptions
 from planner.search.mixture.marginal import marginal_values
 from planner.search.pods import POD_GPUS
+from planner.search.ranking import Candidate
 from planner.search.search import Progress
 from planner.serving.engine import Engine
 
 GOALS = {"cost": Goal.COST, "gpus": Goal.GPUS, "energy": Goal.POWER, "throughput": Goal.THROUGHPUT}
+# Solves until no replica misses a limit at its load; before the last one all pipelines are taken out.
+_ATTEMPTS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +157,31 @@ class _Solver:
         # A floor of a region that a fleet does not reach is not its own; unlimited types stand nowhere.
         floors = {r: f for r, f in limits.region_floor.items() if r in regions}
         limits = replace(limits, region_floor=floors)
-        return solve_fleet(
-            self.menu, offers, scale=scale, limits=limits, options=self.options, goals=self.goals_for(scale)
-        )
+        menu = self.menu
+        for attempt in range(_ATTEMPTS):
+            result = solve_fleet(
+                menu, offers, scale=scale, limits=limits, options=self.options, goals=self.goals_for(scale)
+            )
+            late = self._late(result)
+            if not late:
+                break
+            last = attempt == _ATTEMPTS - 2
+            gone = {t for (t, _), c in menu.candidates.items() if c.layout.pp > 1} if last else late
+            menu = replace(menu, templates=tuple(t for t in menu.templates if t.id not in gone))
+        return result
+
+    def _late(self, result: MixtureResult) -> set[str]:
+        """Templates that miss a limit at the load they were given: less load is not always faster, because chunks that
+        ride alone hold up a pipeline. With several classes the load of each is not known so exactly."""
+        if result.plan is None or len(self.menu.classes) > 1:
+            return set()
+        plan = result.plan
+        return {k.template for k in plan.replicas if any(self._misses(c) for c, _ in pool_parts(self.menu, plan, k))}
+
+    def _misses(self, candidate: Candidate) -> bool:
+        slo, m = self.asked.job.slo, candidate.per_replica
+        seen = {"ttft": m.ttft[slo.percentile], "tpot": m.tpot[slo.percentile], "e2e": m.e2e[slo.percentile]}
+        return any(seen[name] > limit * (1 + 1e-6) for name, limit in slo.limits.items())
 
     def marginal(self, union: FleetOffer, scale: float | None) -> tuple[Marginal, ...]:
         """Both views of one more GPU: money saved at the asked rate, and output gained when everything is used."""
