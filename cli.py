@@ -79,6 +79,8 @@ SolverOption = Annotated[
 ]
 TimeLimitOption = Annotated[str, typer.Option("--time-limit", help="Stop there with the best plan and its gap.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
+ShowArg = Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)]
+NameArg = Annotated[str | None, typer.Argument(help="Name or alias.", show_default=False)]
 
 
 def _version(value: bool) -> None:
@@ -145,6 +147,7 @@ def search(
     With --rate: the cheapest plan that carries it. With neither --rate nor --concurrency: the most goodput.
     """
     from planner.api import search as run
+    from planner.job.argv import question
     from planner.report.emit import check_formats, emit_plans
     from planner.report.html_file import check_report, emit_report
 
@@ -156,7 +159,8 @@ def search(
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
     )  # fmt: skip
     with _progress() as progress:
-        found = run(job, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress, argv=sys.argv[1:])
+        catalogs, argv = _catalogs(catalog, assume_arch, profile), question(sys.argv[1:])
+        found = run(job, catalogs=catalogs, progress=progress, argv=argv)
     emit_plans(found, output, out)
     emit_report(found, report, _catalogs(catalog, assume_arch))
 
@@ -232,9 +236,9 @@ def explain(
     """Why this plan: time by operator, memory, rejected candidates by reason, what relaxing an SLO buys."""
     from planner.plan import read_plan_file
     from planner.report.emit import check_formats
-    from planner.report.explain import emit_explanation, explain_plan
+    from planner.report.explain import FORMATS, emit_explanation, explain_plan
 
-    check_formats(output, out, allowed=("table", "json"))
+    check_formats(output, out, allowed=FORMATS)
     found = read_plan_file(plan)
     with _progress() as progress:
         explanation = explain_plan(found, rank, _catalogs(catalog, assume_arch, profile), progress)
@@ -455,8 +459,8 @@ def schema(
 
 @catalog_app.command("gpus")
 def catalog_gpus(
-    action: Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Argument(help="Name or alias.", show_default=False)] = None,
+    action: ShowArg = None,
+    name: NameArg = None,
     output: OutputOption = "table",
     catalog: CatalogOption = None,
     debug: DebugOption = False,
@@ -471,7 +475,7 @@ def catalog_gpus(
 
 @catalog_app.command("models")
 def catalog_models(
-    action: Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)] = None,
+    action: ShowArg = None,
     name: Annotated[str | None, typer.Argument(help="Name, alias or config.json.", show_default=False)] = None,
     output: OutputOption = "table",
     catalog: CatalogOption = None,
@@ -486,26 +490,39 @@ def catalog_models(
 
 
 @catalog_app.command("nodes")
-def catalog_nodes(output: OutputOption = "table", catalog: CatalogOption = None, debug: DebugOption = False) -> None:
-    """List servers and instance types with their networks."""
-    from planner.report.emit import emit_rows
-    from planner.report.listing import list_nodes
+def catalog_nodes(
+    action: ShowArg = None,
+    name: NameArg = None,
+    output: OutputOption = "table",
+    catalog: CatalogOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """List servers and instance types with their networks, or show one."""
+    from planner.report.listing import list_nodes, show_node
 
-    emit_rows(list_nodes(_catalogs(catalog)), output)
+    catalogs = _catalogs(catalog)
+    _list_or_show(action, name, output, lambda: list_nodes(catalogs), lambda n: show_node(catalogs, n))
 
 
 @catalog_app.command("engines")
-def catalog_engines(output: OutputOption = "table", catalog: CatalogOption = None, debug: DebugOption = False) -> None:
-    """List serving engine profiles."""
-    from planner.report.emit import emit_rows
-    from planner.report.listing import list_engines
+def catalog_engines(
+    action: ShowArg = None,
+    name: NameArg = None,
+    output: OutputOption = "table",
+    catalog: CatalogOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """List serving engine profiles, or show one."""
+    from planner.report.listing import list_engines, show_engine
 
-    emit_rows(list_engines(_catalogs(catalog)), output)
+    catalogs = _catalogs(catalog)
+    _list_or_show(action, name, output, lambda: list_engines(catalogs), lambda n: show_engine(catalogs, n))
 
 
 @catalog_app.command("prices")
 def catalog_prices(
-    gpu: Annotated[str | None, typer.Argument(help="Only this GPU.", show_default=False)] = None,
+    action: Annotated[str | None, typer.Argument(help="Only this GPU; or 'show' and it.", show_default=False)] = None,
+    name: NameArg = None,
     output: OutputOption = "table",
     catalog: CatalogOption = None,
     debug: DebugOption = False,
@@ -514,6 +531,9 @@ def catalog_prices(
     from planner.report.emit import emit_rows
     from planner.report.listing import list_prices
 
+    gpu = name if action == "show" else action
+    if (action == "show") != (name is not None):
+        raise InputError(f"catalog: cannot read {name or action!r}", hint="planner catalog prices show h100-sxm")
     emit_rows(list_prices(_catalogs(catalog), gpu), output)
 
 

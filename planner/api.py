@@ -109,7 +109,7 @@ class Catalogs:
         profile = load_engine(engine or "vllm", self.folders, version=version, date=date)
         weights = _WEIGHT_NAMES.get(weights, weights)
         known = self.model(model)
-        kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile)
+        kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile, accelerator)
         if kv not in KV_BYTES:
             raise UnknownNameError("KV precision", kv, KV_BYTES)
         if weights not in PRECISIONS:

@@ -37,6 +37,7 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     """All pairs of a prefill and a decode pool that keep the limits, on one GPU type or two; the modes of the job say
     whether decode replicas are whole, split between attention and feed-forward workers, or either."""
     lengths = lengths_of(job.workload)
+    members = [member for member in (_that_transfer(*member, outcome) for member in members) if member[2].layouts]
     senders = [prefill_pool(*member) for member in members]
     receivers: list[DecodePool | None] = []
     for member in members:
@@ -53,6 +54,18 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     if job.workload.concurrency is not None:
         return closed_matches(matches[:_KEPT_CLOSED], job, outcome)
     return open_matches(matches[:_KEPT], job, outcome)
+
+
+def _that_transfer(supply: Supply, available: int, family: Family, outcome: Outcome) -> tuple[Supply, int, Family]:
+    """A member without the layouts whose cache the engine cannot move."""
+    if family.replica.engine.transfer_stages:
+        return supply, available, family
+    staged = [layout for layout in family.layouts if layout.pp > 1]
+    if staged:
+        name, engine = f"{supply.accelerator.id} {staged[0]} {family.replica.weights}", family.replica.engine.id
+        reason = f"{engine} moves no cache of pipeline stages"
+        outcome.rejections.add(Rejected(reason, name, "pp 1", f"pp {staged[0].pp}"), len(staged))
+    return supply, available, family.only([layout for layout in family.layouts if layout.pp == 1])
 
 
 @dataclass(frozen=True, slots=True)
