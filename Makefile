@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint bench fit accuracy clean
+.PHONY: demo test test-ray lint bench fit accuracy clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml
@@ -18,6 +18,14 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+
+# Sweeps on a local Ray cluster. Apart, because Ray is a large package that few users install.
+$(VENV)/installed-ray: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,ray]'
+	@touch $@
+
+test-ray: $(VENV)/installed-ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/sweep/test_on_ray.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

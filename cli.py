@@ -143,6 +143,7 @@ def search(
     With --rate: the cheapest plan that carries it. With neither --rate nor --concurrency: the most goodput.
     """
     from planner.api import search as run
+    from planner.job.argv import question
     from planner.report.emit import check_formats, emit_plans
     from planner.report.html_file import check_report, emit_report
 
@@ -154,7 +155,8 @@ def search(
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
     )  # fmt: skip
     with _progress() as progress:
-        found = run(job, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress, argv=sys.argv[1:])
+        catalogs, argv = _catalogs(catalog, assume_arch, profile), question(sys.argv[1:])
+        found = run(job, catalogs=catalogs, progress=progress, argv=argv)
     emit_plans(found, output, out)
     emit_report(found, report, _catalogs(catalog, assume_arch))
 
@@ -230,9 +232,9 @@ def explain(
     """Why this plan: time by operator, memory, rejected candidates by reason, what relaxing an SLO buys."""
     from planner.plan import read_plan_file
     from planner.report.emit import check_formats
-    from planner.report.explain import emit_explanation, explain_plan
+    from planner.report.explain import FORMATS, emit_explanation, explain_plan
 
-    check_formats(output, out, allowed=("table", "json"))
+    check_formats(output, out, allowed=FORMATS)
     found = read_plan_file(plan)
     with _progress() as progress:
         explanation = explain_plan(found, rank, _catalogs(catalog, assume_arch, profile), progress)

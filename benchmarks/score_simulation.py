@@ -3,7 +3,9 @@
 usage: python benchmarks/score_simulation.py [POINTS.csv] [--every N]; without a file, the points that planner ships
 
 Each point runs as its load test did: all requests at once at the start, then a constant number in flight, 10 per user,
-output and prompt lengths uniform on 0.89 to 1.11 of their mean (the sources name 0.8 to 1.0 of a nominal value).
+output and prompt lengths uniform on 0.89 to 1.11 of their mean (the sources name 0.8 to 1.0 of a nominal value). A
+published throughput is compared with output tokens over the duration of the test, its tail included; one that follows
+from TTFT and TPOT with the same formula of theirs.
 """
 
 from __future__ import annotations
@@ -15,9 +17,8 @@ from pathlib import Path
 
 from fit_engines import score
 
-from planner.accuracy.measured import read_measured, shipped_points
+from planner.accuracy.measured import Measured, read_measured, shipped_points
 from planner.api import Catalogs, estimate, replica_of_point
-from planner.job.points import Point
 from planner.serving.estimated import Estimate
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
@@ -28,21 +29,24 @@ from planner.simulation.streams import ClosedLoop, Uniform
 ROUNDS = 10
 
 
-def simulated(point: Point, guess: Estimate, catalogs: Catalogs) -> Estimate:
-    """The point with TTFT, TPOT and throughput from the event simulation."""
+def simulated(measured: Measured, guess: Estimate, catalogs: Catalogs) -> Estimate:
+    """Predict a measured point with TTFT, TPOT and throughput from the event simulation."""
     if guess.status != "ok" or guess.tpot is None or guess.output_rate_per_gpu is None:
         return guess
-    pool = point.pool
+    point, pool = measured.point, measured.point.pool
     layout = Layout(pool.tp, pool.attention_dp, pool.pp, pool.ep)
     served = Served(replica_of_point(point, catalogs), layout, 1, Lengths(point.isl, point.osl))
     users = max(1, round(point.concurrency / pool.workers))
     stream = ClosedLoop(users, _around(point.isl), _around(point.osl), ROUNDS * users)
-    summary = summarize(simulate(deployment(served, guess.tpot), stream), warm_up=0.0)
+    run = simulate(deployment(served, guess.tpot), stream)
+    summary = summarize(run, warm_up=0.0)
     ttft = summary.ttft.p50 if point.statistic == "p50" else summary.ttft.mean
     tpot = summary.tpot.p50 if point.statistic == "p50" else summary.tpot.mean
-    cycle = summary.ttft.mean + point.osl * summary.tpot.mean
-    rate = users * point.osl / cycle / layout.gpus
-    return replace(guess, ttft=ttft, tpot=tpot, output_rate_per_gpu=rate)
+    if point.extra.get("output_tok_s_per_gpu"):
+        rate = sum(run.records.output) / run.end
+    else:
+        rate = users * point.osl / (ttft + point.osl * tpot)
+    return replace(guess, ttft=ttft, tpot=tpot, output_rate_per_gpu=rate / layout.gpus)
 
 
 def _around(mean: float) -> Uniform:
@@ -62,7 +66,7 @@ def main() -> None:
     closed = estimate(points, catalogs=catalogs)
     print(f"== closed forms, {time.perf_counter() - started:.1f} s\n{score(measured, closed)}")
     started = time.perf_counter()
-    runs = [simulated(point, guess, catalogs) for point, guess in zip(points, closed, strict=True)]
+    runs = [simulated(point, guess, catalogs) for point, guess in zip(measured, closed, strict=True)]
     print(f"== simulation, {time.perf_counter() - started:.1f} s\n{score(measured, runs)}")
 
 

@@ -96,7 +96,7 @@ class Catalogs:
 
     def _supply(self, accelerator: Accelerator, count: int) -> Supply:
         price = self.hardware.reference_price(accelerator.id)
-        efficiency = load_efficiency(accelerator.family, self.folders)
+        efficiency = load_efficiency(accelerator.family, self.folders, accelerator.id)
         return Supply(accelerator, efficiency, count, None if price is None else price.usd_per_gpu_hour)
 
     def replica(
@@ -108,7 +108,7 @@ class Catalogs:
         profile = profile.on(accelerator.vendor)
         weights = _WEIGHT_NAMES.get(weights, weights)
         known = self.model(model)
-        kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile)
+        kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile, accelerator)
         if kv not in KV_BYTES:
             raise UnknownNameError("KV precision", kv, KV_BYTES)
         if weights not in PRECISIONS:

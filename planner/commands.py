@@ -109,10 +109,10 @@ def sweep(
 ) -> None:
     """Search every combination of a study; a run that was stopped goes on where it was."""
     from planner.api import Catalogs
-    from planner.report.progress import progress
+    from planner.report.progress import progress_bar
     from planner.sweep.run import run_study
 
-    with progress() as show:
+    with progress_bar("points") as show:
         done = run_study(study, out, on, workers, fresh, Catalogs(tuple(catalog or ())), show)
     typer.echo(str(out))
     typer.echo(done, err=True)

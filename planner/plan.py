@@ -136,20 +136,26 @@ class ModeRow(_Model):
 
 
 class SearchInfo(_Model):
-    """How large the search was; ``feasible`` plans met the request, ``warnings`` say what to doubt."""
+    """How large the search was; ``feasible`` plans met the request, ``warnings`` say what to doubt.
+
+    ``elapsed_s`` is a number on stdout and null in saved files, see ``PlanFile.reproducible``.
+    """
 
     candidates: int
     feasible: int = 0
     warnings: list[str] = Field(default_factory=list)
     operating_points: int
-    elapsed_s: float
+    elapsed_s: float | None
     rejected: list[RejectedRow]
     pareto: list[dict[str, Any]]
     modes: list[ModeRow] = Field(default_factory=list)
 
 
 class Provenance(_Model):
-    """What the plan was made from: same inputs and seed give the same bytes apart from ``created`` and times."""
+    """What the plan was made from: the same inputs and seed give the same saved bytes apart from ``created``.
+
+    ``argv`` is the command without the options that say where its output goes.
+    """
 
     planner_version: str
     catalog_sha256: str
@@ -167,6 +173,10 @@ class PlanFile(_Model):
     plans: list[Plan]
     search: SearchInfo
     provenance: Provenance
+
+    def reproducible(self) -> PlanFile:
+        """Return what is saved: all but the time it took, so that the same input saves the same bytes."""
+        return self.model_copy(update={"search": self.search.model_copy(update={"elapsed_s": None})})
 
     def plan(self, rank: int) -> Plan:
         """Return the plan of a rank, 1 for the best. Raises InputError."""

@@ -51,10 +51,7 @@ def test_the_json_is_that_of_the_contract(command: Command, tmp_path: Path) -> N
     assert (tmp_path / "found.json").read_text() == ran.out
 
 
-CP_SAT = pytest.param("cp-sat", marks=pytest.mark.xfail(reason="finds 6.70 $/h, but stops with a bound of 4.13"))
-
-
-@pytest.mark.parametrize("solver", ["auto", "highs", CP_SAT, "scip", "pulp-cbc"])
+@pytest.mark.parametrize("solver", ["auto", "highs", "cp-sat", "scip", "pulp-cbc"])
 def test_melanges_example_reaches_its_sliced_optimum_with_every_solver_and_no_banner(
     command: Command, tmp_path: Path, solver: str
 ) -> None:

@@ -201,3 +201,13 @@ def point_to_point_seconds(
     else:
         total = constants.hop * topology.latency + size / (constants.bandwidth * topology.pair_bandwidth)
     return _finish(total + (constants.start if launch is None else launch), two, size)
+
+
+def link_seconds(wire_bytes: ArrayLike, *, topology: Topology, efficiency: Efficiency, across: bool = False) -> Array:
+    """Seconds for which ``wire_bytes`` occupy the link of one GPU, or its NIC if ``across``: bytes over the bandwidth
+    that is reached. Latencies and the fill of a pipeline delay a message, but another one may use the link meanwhile.
+    """
+    constants = efficiency.collective
+    if across:
+        return array(wire_bytes) / (constants.network_bandwidth * topology.network_bandwidth)
+    return array(wire_bytes) / (constants.bandwidth * topology.bandwidth)

@@ -272,21 +272,22 @@ def parse_efficiency(family: str, tables: Mapping[str, Any]) -> Efficiency:
 
 
 @lru_cache(maxsize=256)
-def _load(family: str, folders: tuple[Path, ...]) -> Efficiency:
+def _load(family: str, accelerator: str, folders: tuple[Path, ...]) -> Efficiency:
     tables: dict[str, Any] = {}
-    for name in ("pool", family):
+    for name in ("pool", family, accelerator):
         for folder in folders:
             path = folder / f"{name}.toml"
-            if path.is_file():
+            if name and path.is_file():
                 tables = _merge(tables, tomllib.loads(path.read_text(encoding="utf-8")))
     return parse_efficiency(family, tables)
 
 
-def load_efficiency(family: str, extra_dirs: Iterable[str | Path] = ()) -> Efficiency:
-    """Constants of ``family``: the pool, then the family's departures, then those of the user's catalogs.
+def load_efficiency(family: str, extra_dirs: Iterable[str | Path] = (), accelerator: str = "") -> Efficiency:
+    """Constants of ``family``: the pool, then the family's departures, then those of one accelerator that is not like
+    its family; of each the built-in ones first, then those of the user's catalogs.
 
     Each of ``extra_dirs`` is a catalog folder that may hold ``efficiencies/``. A family never seen gets
     the pool and the basis ``modelled``.
     """
     folders = (catalog_folder(), *(Path(folder) for folder in extra_dirs))
-    return _load(family, tuple(folder / "efficiencies" for folder in folders))
+    return _load(family, accelerator, tuple(folder / "efficiencies" for folder in folders))

@@ -29,11 +29,8 @@ def check_files(files: Mapping[str, str]) -> None:
                 raise ExportError(f"{name} fails its schema: {wrong}", hint="report this plan: it is a bug")
 
 
-def file_problems(text: str, *, flags: bool = True) -> Iterator[str]:
-    """Name what is wrong with a YAML file, document by document.
-
-    ``flags``: also hold command lines to our tables, which know only the flags that planner emits.
-    """
+def file_problems(text: str) -> Iterator[str]:
+    """Name what is wrong with a YAML file, document by document."""
     import yaml
 
     try:
@@ -42,10 +39,10 @@ def file_problems(text: str, *, flags: bool = True) -> Iterator[str]:
         yield f"not YAML: {one_line(str(broken))}"
         return
     for document in documents or [None]:
-        yield from document_problems(document, flags=flags)
+        yield from document_problems(document)
 
 
-def document_problems(document: Any, *, flags: bool = True) -> Iterator[str]:
+def document_problems(document: Any) -> Iterator[str]:
     """Name what is wrong with one manifest, values file or engine configuration."""
     if not isinstance(document, dict):
         yield "not a mapping"
@@ -58,7 +55,7 @@ def document_problems(document: Any, *, flags: bool = True) -> Iterator[str]:
         yield f"{'.'.join(str(p) for p in error.absolute_path) or part}: {one_line(error.message)[:200]}"
         return
     yield from _rules(document)
-    for container in _containers(document) if flags else ():
+    for container in _containers(document):
         yield from _command_problems(container)
 
 
@@ -126,6 +123,8 @@ def _command_problems(container: Mapping[str, Any]) -> Iterator[str]:
         own = list(flag_table(engine).command)
         if command == own or (command[:2] == ["/bin/sh", "-c"] and f"exec {shlex.join(own)} " in command[2]):
             yield from problems(engine, args)
+    if container.get("modelCommand") in ("vllmServe", "imageDefault"):  # the chart adds the model
+        yield from problems("vllm", ["model", *args])
     for variable in container.get("env", []):
         if variable["name"] == "VLLM_ADDITIONAL_ARGS":
             try:

@@ -59,6 +59,11 @@ def check_vllm(group: Group) -> None:
             f"vLLM cannot express {group.name}: experts spread over all {ranks} ranks of a stage or none, not ep "
             f"{group.ep}", hint="export another plan with --plan N, or to trtllm",
         )  # fmt: skip
+    if group.split and group.pp > 1:  # vllm-project/vllm issues 40674 and 52913: it raises at start
+        raise ExportError(
+            f"vLLM cannot express {group.name}: its NixlConnector moves no cache from or to {group.pp} pipeline stages",
+            hint="export another plan with --plan N, or to sglang or trtllm",
+        )
     rank = group.gpus // group.attention_dp
     if group.nodes > 1 and group.attention_dp > 1 and group.gpus_per_node % rank:
         raise ExportError(
@@ -143,7 +148,8 @@ def trtllm_config(plan: Deployment, group: Group) -> dict[str, Any]:
     if plan.moe:
         config |= {"moe_expert_parallel_size": group.ep, "moe_tensor_parallel_size": width // group.ep}
     if group.split:
-        config["cache_transceiver_config"] = {"backend": "NIXL", "max_tokens_in_buffer": plan.max_model_len}
+        # DEFAULT is what the engine was built with for this processor; NIXL is not everywhere.
+        config["cache_transceiver_config"] = {"backend": "DEFAULT", "max_tokens_in_buffer": plan.max_model_len}
     if group.role == "prefill":
         config["disable_overlap_scheduler"] = True
     return config

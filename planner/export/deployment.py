@@ -14,6 +14,7 @@ from pathlib import Path
 from planner.api import Catalogs
 from planner.architecture.model import Model, MoeFfn
 from planner.errors import ExportError, InputError, PlannerError
+from planner.export.flags import flag_table
 from planner.export.names import dns_name, model_name, one_line
 from planner.export.selectors import Selector, selector
 from planner.plan import Plan, PlanFile, Pool, sha256, to_json
@@ -23,6 +24,7 @@ from planner.units import GIB
 ANNOTATION = "llm-capacity-planner"
 _CACHE_SHARE = 0.15
 _LENGTH_STEP = 1024
+_FETCHING = ("llm-d", "kserve")  # targets that fetch a model by URI before an engine starts
 _ONLINE = ("fp8",)  # engines quantise a bf16 checkpoint to these while they load it
 
 
@@ -65,6 +67,10 @@ class Group:
     share: float
     online: str | None
     selector: Selector
+
+    def image(self, engine: str) -> str:
+        """Container image of an engine or wrapper for this group's GPU. Raises ExportError where none is known."""
+        return self.selector.image(engine, flag_table(engine).images)
 
     @property
     def gpus(self) -> int:
@@ -125,6 +131,11 @@ def deployment(
         for pool, share in zip(plan.pools, _shares(plan), strict=True)
     )
     source = model or _source(str(found.job.get("model", "")), known)
+    if source.startswith(("hf://", "pvc://")) and target not in _FETCHING:
+        raise InputError(
+            f"model {source!r}: {target} starts engines, which load hub ids and paths",
+            hint="--model ORG/NAME or --model /path/in/the/container",
+        )
     if not _loadable(source):
         raise InputError(f"model {source!r}: no engine can load that name", hint="name another with --model")
     served = str(found.job.get("model") or source)
@@ -165,7 +176,8 @@ def refuse_roles(plan: Plan, target: str) -> None:
 def provenance(found: PlanFile, plan: Plan) -> dict[str, str]:
     """Where a plan comes from, as annotations of what is made from it; the same plan gives the same ones."""
     made = found.provenance
-    digest = sha256(to_json(found.model_copy(update={"provenance": made.model_copy(update={"created": ""})})))
+    timeless = found.reproducible().model_copy(update={"provenance": made.model_copy(update={"created": ""})})
+    digest = sha256(to_json(timeless))
     percentile = str(found.job.get("slo", {}).get("percentile", "p95"))
     tpot = getattr(plan.predicted.tpot_ms, percentile, None) or plan.predicted.tpot_ms.p95
     ttft = getattr(plan.predicted.ttft_ms, percentile, None) or plan.predicted.ttft_ms.p95

@@ -12,7 +12,7 @@ from planner.export.commandline import arguments, words_of
 from planner.export.commands import sglang_flags, trtllm_config, vllm_flags
 from planner.export.deployment import Deployment, Group
 from planner.export.flags import Flag, flag_table
-from planner.export.kubernetes import environment, metadata, resources
+from planner.export.kubernetes import environment, hub_token, metadata, resources
 from planner.export.names import dns_name
 from planner.export.readme import readme
 from planner.export.yaml_file import yaml_file
@@ -42,15 +42,16 @@ def render(plan: Deployment) -> Mapping[str, str]:
 
 
 def _frontend(plan: Deployment) -> dict[str, Any]:
-    container = {"name": "main", "image": _image(plan), "command": ["python3"], "args": ["-m", "dynamo.frontend"]}
-    spec = {"containers": [container]}
+    image = plan.groups[0].image(f"dynamo-{plan.engine}")
+    container = {"name": "main", "image": image, "command": ["python3"], "args": ["-m", "dynamo.frontend"]}
+    spec = {"containers": [{**container, "env": [hub_token()]}]}
     return {"name": "Frontend", "type": "frontend", "replicas": 1, "podTemplate": {"spec": spec}}
 
 
 def _component(plan: Deployment, group: Group, name: str) -> dict[str, Any]:
     table = flag_table(f"dynamo-{plan.engine}")
     container: dict[str, Any] = {
-        "name": "main", "image": _image(plan), "command": list(table.command),
+        "name": "main", "image": group.image(table.engine), "command": list(table.command),
         "args": arguments(words_of(table.engine, [], _flags(plan, group))),
         "env": environment(group, plan.engine), "resources": resources(group),
     }  # fmt: skip
@@ -84,6 +85,3 @@ def _config(plan: Deployment, group: Group, name: str) -> dict[str, Any]:
     kind = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(plan, f"{name}-{group.name}", group)}
     return {**kind, "data": data}
 
-
-def _image(plan: Deployment) -> str:
-    return flag_table(f"dynamo-{plan.engine}").images["default"]

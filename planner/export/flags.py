@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from planner.errors import PlannerError
 from planner.export.names import one_line
@@ -46,7 +47,9 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class FlagTable:
-    """The flags of one engine version. ``types`` maps a flag to int, float, text, json, switch or its choices."""
+    """The flags of one engine version. ``types`` maps a flag to int, float, text, json, switch or its choices,
+    ``images`` the vendor of a GPU to the container that holds the engine; ``own`` are those not inherited.
+    """
 
     engine: str
     version: str
@@ -55,6 +58,7 @@ class FlagTable:
     positional: int
     types: Mapping[str, str | tuple[str, ...]]
     own: frozenset[str]
+    underscores: bool
 
 
 @cache
@@ -64,13 +68,19 @@ def flag_table(engine: str) -> FlagTable:
         data = tomllib.loads((_FOLDER / f"{engine}.toml").read_text(encoding="utf-8"))
     except OSError:
         raise PlannerError(f"the installation lacks its flags of {engine}", hint="install planner again") from None
-    below = flag_table(data["over"]).types if "over" in data else {}
-    own = {name: tuple(kind) if isinstance(kind, list) else str(kind) for name, kind in data["flags"].items()}
+    base = flag_table(data["over"]) if "over" in data else None
+    listed = {**data["flags"], **data.get("accepted", {})}
+    own = {name: tuple(kind) if isinstance(kind, list) else str(kind) for name, kind in listed.items()}
     front = {name: str(kind) for name, kind in data.get("front_end", {}).items()}
     return FlagTable(
-        engine, data["version"], data.get("image", {}), tuple(data["command"]), int(data["positional"]),
-        {**below, **own, **front}, frozenset(own),
+        engine, data["version"], _images(data), tuple(data["command"]), int(data["positional"]),
+        {**(base.types if base else {}), **own, **front}, frozenset(own),
+        bool(data.get("underscores", base is not None and base.underscores)),
     )  # fmt: skip
+
+
+def _images(data: Mapping[str, Any]) -> dict[str, str]:
+    return {vendor: str(image) for vendor, image in data.get("images", {}).items() if vendor != "source"}
 
 
 def problems(engine: str, words: Sequence[str | Variable]) -> Iterator[str]:
@@ -91,6 +101,8 @@ def problems(engine: str, words: Sequence[str | Variable]) -> Iterator[str]:
     seen: set[str] = set()
     while rest:
         name = rest.pop(0)
+        if table.underscores and isinstance(name, str):
+            name = name.replace("_", "-")
         if not isinstance(name, str) or name not in table.types:
             yield f"{where}: no flag {one_line(str(name))[:60]!r}"
             continue

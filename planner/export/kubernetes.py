@@ -28,7 +28,7 @@ def engine_container(plan: Deployment, group: Group, name: str, port: int = SERV
     command, args = serve_command(plan, group, port)
     return {
         "name": name,
-        "image": flag_table(plan.engine).images["default"],
+        "image": group.image(plan.engine),
         "command": command,
         "args": args,
         "env": environment(group, plan.engine),
@@ -72,10 +72,15 @@ def _engine_words(plan: Deployment, group: Group, port: int) -> tuple[list[Word]
     return words_of(plan.engine, place, base), head, worker
 
 
-def environment(group: Group, engine: str) -> list[dict[str, Any]]:
-    """Variables of an engine's container; the hub's token comes from a secret if there is one."""
+def hub_token() -> dict[str, Any]:
+    """The token of the model hub, from a secret if there is one."""
     secret = {"secretKeyRef": {"name": _SECRET, "key": "HF_TOKEN", "optional": True}}
-    variables: list[dict[str, Any]] = [{"name": "HF_TOKEN", "valueFrom": secret}]
+    return {"name": "HF_TOKEN", "valueFrom": secret}
+
+
+def environment(group: Group, engine: str) -> list[dict[str, Any]]:
+    """Variables of an engine's container."""
+    variables: list[dict[str, Any]] = [hub_token()]
     if group.split and engine == "vllm":
         address = {"fieldRef": {"fieldPath": "status.podIP"}}
         variables.append({"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", "valueFrom": address})

@@ -6,10 +6,11 @@ The chart's ``custom`` command is used, so that every flag stands in the values 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from planner.errors import ExportError
 from planner.export.deployment import Deployment, Group
-from planner.export.flags import flag_table
 from planner.export.kubernetes import environment, model_uri, pinned, resources, serve_command
 from planner.export.names import helm_literal, label_value
 from planner.export.readme import readme
@@ -17,12 +18,14 @@ from planner.export.yaml_file import yaml_file
 
 ENGINES = ("vllm",)
 _PROXY_PORT, _BEHIND_PROXY = 8000, 8200
+# The chart's names of accelerators by their resource: values.yaml, accelerator.resources.
 _TYPES = {
     "nvidia.com/gpu": "nvidia",
     "amd.com/gpu": "amd",
     "google.com/tpu": "google",
     "habana.ai/gaudi": "intel-gaudi",
 }
+_MOUNT = "/model-cache"  # where the chart puts a model's volume
 
 
 def render(plan: Deployment) -> Mapping[str, str]:
@@ -47,10 +50,10 @@ def _values(plan: Deployment, decode: Group | None, prefill: Group | None) -> di
         "multinode": any(group.nodes > 1 for group in groups),
         "accelerator": {"type": _type(groups[0])},
         "modelArtifacts": {
-            "name": helm_literal(plan.served),
-            "uri": helm_literal(model_uri(plan, "llm-d")),
+            "name": plan.served,
+            "uri": helm_literal(model_uri(plan, "llm-d")),  # the one value here that the chart reads as a template
+            "mountPath": _MOUNT,
             "size": "1Ti",
-            "authSecretName": "hf-token-secret",
             "labels": {"llm-d.ai/inference-serving": "true", "llm-d.ai/model": label_value(plan.name)},
         },
         "routing": {
@@ -64,17 +67,20 @@ def _values(plan: Deployment, decode: Group | None, prefill: Group | None) -> di
 def _pool(plan: Deployment, group: Group | None, port: int) -> dict[str, Any]:
     if group is None:
         return {"create": False, "replicas": 0}
-    command, args = serve_command(plan, group, port)
+    command, args = serve_command(replace(plan, model=_loaded(plan.model)), group, port)
     local = max(1, group.gpus_per_node * group.attention_dp // group.gpus)
     container = {
-        "name": "vllm", "image": flag_table("vllm").images["default"], "modelCommand": "custom",
-        "command": [helm_literal(word) for word in command], "args": [helm_literal(word) for word in args],
+        "name": "vllm", "image": group.image("vllm"), "modelCommand": "custom",
+        "command": command, "args": args,
         "env": environment(group, "vllm"), "ports": [{"containerPort": port, "protocol": "TCP"}],
         "resources": resources(group), "mountModelVolume": True,
         "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
     }  # fmt: skip
+    key, value = next(iter(group.selector.labels.items()))
     return {
         "create": True, "replicas": group.replicas, "nodeSelector": dict(group.selector.labels),
+        # Its LeaderWorkerSets take no nodeSelector, but this affinity.
+        **({"acceleratorTypes": {"labelKey": key, "labelValues": [value]}} if group.nodes > 1 else {}),
         "accelerator": {"type": _type(group)},
         "parallelism": {"tensor": group.tp, "data": group.attention_dp, "dataLocal": local, "workers": group.nodes},
         "annotations": {**plan.annotations, **pinned("vllm")},
@@ -82,5 +88,24 @@ def _pool(plan: Deployment, group: Group | None, port: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _loaded(model: str) -> str:
+    """What vLLM loads: a hub id, or the path under which the chart mounts a claim. Raises ExportError."""
+    scheme, separator, rest = model.partition("://")
+    if not separator or scheme == "hf":
+        return rest or model
+    if scheme == "pvc" and "/" in rest:
+        return f"{_MOUNT}/{rest.partition('/')[2]}"
+    raise ExportError(
+        f"llm-d cannot load {model!r}: its chart mounts hf:// and pvc:// models",
+        hint="--model ORG/NAME or --model pvc://CLAIM/PATH",
+    )
+
+
 def _type(group: Group) -> str:
-    return _TYPES.get(group.selector.resource, "nvidia")
+    kind = _TYPES.get(group.selector.resource)
+    if kind is None:
+        raise ExportError(
+            f"llm-d cannot express {group.name}: its chart knows no accelerator with resource "
+            f"{group.selector.resource}", hint="export to lws",
+        )  # fmt: skip
+    return kind

@@ -7,7 +7,6 @@ from typing import Any
 
 from planner.export.commands import BOOTSTRAP_PORT, trtllm_config
 from planner.export.deployment import Deployment, Group
-from planner.export.flags import flag_table
 from planner.export.kubernetes import SERVE_PORT, engine_container, metadata, pod
 from planner.export.names import dns_name
 from planner.export.readme import readme
@@ -82,7 +81,7 @@ def _router(plan: Deployment) -> list[dict[str, Any]]:
     name = plan.name
     labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/component": "router"}
     container = {
-        "name": "router", "image": flag_table("sglang").images["default"],
+        "name": "router", "image": plan.groups[0].image("sglang"),
         "command": ["python3", "-m", "sglang_router.launch_router"], "args": args,
         "ports": [{"containerPort": SERVE_PORT, "name": "http"}],
     }  # fmt: skip

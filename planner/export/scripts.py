@@ -30,7 +30,7 @@ def script(
     start : data-parallel ranks of a node; defines START on the other nodes.
     environment : exported variables; values are shell text.
     """
-    title = f"Pool {group.name}: {group.replicas} x {group.gpus} {group.gpu_name}; start this once per replica"
+    title = f"Pool {group.name}: {group.replicas} replicas of {group.gpus} x {group.gpu_name}; start once per replica"
     lines = ["#!/usr/bin/env bash", *(f"# {line}" for line in header(plan, title)), "set -euo pipefail", ""]
     lines += ['HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"', f'PORT="${{PORT:-{port}}}"']
     if head or worker:

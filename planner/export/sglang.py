@@ -22,8 +22,14 @@ def render(plan: Deployment) -> Mapping[str, str]:
         "2. Start `POOL.sh` once per replica, with a `PORT` and `CUDA_VISIBLE_DEVICES` of its own where replicas share "
         "a node. A replica over several nodes: on each of them, with `HEAD` and `NODE_RANK`.",
     ]
-    urls = "PREFILL='http://a:30000' DECODE='http://b:30000'" if plan.split else "WORKERS='http://a:30000'"
+    urls = "WORKERS='http://a:30000'"
     files["router.sh"] = router_script(plan.split)
+    if plan.split:
+        urls = "PREFILL='http://a:30000' DECODE='http://b:30000'"
+        steps.append(
+            "   Prefill replicas that share a node: start all but one as `./prefill.sh --disaggregation-bootstrap-port "
+            "8999`, and tell the router so behind the URL: `http://a:30001@8999`."
+        )
     steps.append(f"3. `{urls} ./router.sh` serves clients on port 8080.")
     return {**files, "README.md": readme(plan, "sglang", steps)}
 
@@ -45,7 +51,9 @@ def router_script(split: bool) -> str:
         body = (
             ': "${PREFILL:?URLs of the prefill replicas}" "${DECODE:?URLs of the decode replicas}"\n'
             "args=(--pd-disaggregation)\n"
-            f'for url in $PREFILL; do args+=(--prefill "$url" {BOOTSTRAP_PORT}); done\n'
+            "for url in $PREFILL; do\n"
+            f'  case "$url" in *@*) port="${{url##*@}}" ;; *) port={BOOTSTRAP_PORT} ;; esac\n'
+            '  args+=(--prefill "${url%@*}" "$port")\ndone\n'
             'for url in $DECODE; do args+=(--decode "$url"); done\n'
         )
     else:

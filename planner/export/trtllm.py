@@ -18,11 +18,12 @@ ENGINES = ("trtllm",)
 def render(plan: Deployment) -> Mapping[str, str]:
     """Return the files of a plan by name."""
     files: dict[str, str] = {}
+    images = dict.fromkeys(group.image("trtllm") for group in plan.groups)  # refuses GPUs that it does not run on
     for group in plan.groups:
         files[f"{group.name}.yaml"] = yaml_file(plan, trtllm_config(plan, group), comment=f"Pool {group.name}")
         files[f"{group.name}.sh"] = _serve(plan, group)
     steps = [
-        f"1. Start the scripts in {flag_table('trtllm').images['default']}.",
+        f"1. Start the scripts in {' or '.join(images)}.",
         "2. Start `POOL.sh` once per replica, with a `PORT` and `CUDA_VISIBLE_DEVICES` of its own where replicas share "
         "a node. A replica over several nodes starts through MPI; `LAUNCH` replaces the launcher.",
     ]

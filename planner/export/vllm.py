@@ -24,9 +24,11 @@ def render(plan: Deployment) -> Mapping[str, str]:
     ]
     if plan.split:
         files["router.sh"] = _router()
-        steps.append(
-            "3. `PREFILL='http://a:8000 http://b:8000' DECODE='http://c:8000' ./router.sh` serves clients on port 8080."
-        )
+        steps += [
+            "   Replicas that share a node also need a `VLLM_NIXL_SIDE_CHANNEL_PORT` of their own each, as far apart "
+            "as a replica has GPUs.",
+            "3. `PREFILL='http://a:8000 http://b:8000' DECODE=http://c:8000 ./router.sh` serves clients on port 8080.",
+        ]
     else:
         steps.append("3. Send clients to the replicas through any HTTP load balancer, evenly within a pool.")
     return {**files, "README.md": readme(plan, "vllm", steps)}
@@ -61,5 +63,6 @@ def _router() -> str:
         "args=()\n"
         'for url in $PREFILL; do args+=(--prefill "$url"); done\n'
         'for url in $DECODE; do args+=(--decode "$url"); done\n'
-        'exec vllm-router --vllm-pd-disaggregation --host 0.0.0.0 --port "${PORT:-8080}" "${args[@]}" "$@"\n'
+        "args+=(--vllm-pd-disaggregation --kv-connector nixl)\n"
+        'exec vllm-router --host 0.0.0.0 --port "${PORT:-8080}" "${args[@]}" "$@"\n'
     )

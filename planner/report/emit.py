@@ -39,10 +39,10 @@ def check_formats(output: str, out: Sequence[Path] | None, allowed: Sequence[str
             raise InputError(f"--out {path}: cannot be written there")
 
 
-def emit(render: Render, output: str, out: Sequence[Path] | None) -> None:
-    """Print in ``output`` and write every file of ``out`` in the format of its suffix."""
+def emit(render: Render, output: str, out: Sequence[Path] | None, saved: Render | None = None) -> None:
+    """Print in ``output`` and write every file of ``out`` in the format of its suffix, by ``saved`` if that differs."""
     for path in out or ():
-        write_whole(path, render(_form(path)))
+        write_whole(path, (saved or render)(_form(path)))
     sys.stdout.write(render(output))
 
 
@@ -65,20 +65,9 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def emit_plans(found: PlanFile, output: str, out: Sequence[Path] | None) -> None:
-    """Print and save a search."""
-
-    def render(form: str) -> str:
-        match form:
-            case "json":
-                return to_json(found)
-            case "yaml":
-                return yaml_text(found.model_dump(mode="json"))
-            case "table":
-                return plans_text(found)
-            case _:
-                return rows_text(plan_rows(found), form)
-
-    emit(render, output, out)
+    """Print and save a search; files leave out how long it took, so that they can be compared."""
+    kept = found.reproducible()
+    emit(lambda form: _plans(found, form), output, out, saved=lambda form: _plans(kept, form))
     for warning in found.search.warnings:
         sys.stderr.write(f"warning: {warning}\n")
     if output == "table":
@@ -88,10 +77,22 @@ def emit_plans(found: PlanFile, output: str, out: Sequence[Path] | None) -> None
             if out
             else "; add --out plan.json to save, then: planner explain plan.json"
         )
-        points, elapsed = found.search.operating_points, found.search.elapsed_s
+        points, elapsed = found.search.operating_points, found.search.elapsed_s or 0.0
         sys.stderr.write(
             f"{found.search.candidates:,} candidates, {points:,} operating points in {elapsed:.2f} s{where}\n"
         )
+
+
+def _plans(found: PlanFile, form: str) -> str:
+    match form:
+        case "json":
+            return to_json(found)
+        case "yaml":
+            return yaml_text(found.model_dump(mode="json"))
+        case "table":
+            return plans_text(found)
+        case _:
+            return rows_text(plan_rows(found), form)
 
 
 def emit_predictions(predictions: Sequence[Estimate], output: str, out: Sequence[Path] | None) -> None:

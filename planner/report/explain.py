@@ -13,10 +13,11 @@ from planner.api import Catalogs, replica_of_pool, search
 from planner.errors import InputError, PlannerError
 from planner.job.job import Job
 from planner.plan import Plan, PlanFile, Pool
+from planner.report import why
 from planner.report.emit import emit
-from planner.report.formats import rows_text
+from planner.report.formats import rows_text, yaml_text
 from planner.report.modes import compare_modes
-from planner.report.plans import plan_rows, pool_text
+from planner.report.plans import plan_rows, pool_text, verdict
 from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.search.candidates import lengths_of
@@ -28,6 +29,8 @@ _STEP, _PROMPT = "decode_iteration_ms", "prefill_of_one_prompt_ms"
 _PHASES = {"aggregated": (_STEP, _PROMPT), "prefill": (_PROMPT,), "decode": (_STEP,)}
 _TITLES = {_STEP: "one decode step", _PROMPT: "one prompt"}
 _RELAXATIONS = (1.1, 1.25, 1.5, 2.0)
+_SAME = 5e-4  # relative change below which two plans do the same
+FORMATS = ("table", "json", "yaml", "md")
 
 
 def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -39,19 +42,38 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
         first = problem.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"the plan's job is no request: {where}: {first['msg']}") from None
-    pools = [explain_pool(pool, job, catalogs) for pool in plan.pools]
+    pools = [explain_pool(plan, pool, job, catalogs) for pool in plan.pools]
     return {
         "plan": plan_rows(found)[rank - 1],
-        "modes": compare_modes(found),
-        "why": why(found, rank, job),
+        "does": does(plan),
+        "why": [standing(found, plan), *compare_modes(found), *reasons(plan, job)],
         **pools[0],
         "pools": pools,
         "rejected": [row.model_dump() for row in found.search.rejected],
-        "relaxing": relaxing(job, found.plans[0], catalogs, progress),
+        "relaxing": relaxing(job, catalogs, progress),
     }
 
 
-def explain_pool(pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
+def does(plan: Plan) -> str:
+    """What a plan does and costs, in one line."""
+    seen = plan.predicted
+    price = "" if plan.cost_usd_per_hour is None else f", ${plan.cost_usd_per_hour:,.2f}/h"
+    if plan.usd_per_million_output_tokens is not None:
+        price += f", ${plan.usd_per_million_output_tokens:,.3g} per million output tokens"
+    gpus = " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items())
+    idle = f" ({plan.gpus_idle} more idle)" if plan.gpus_idle else ""
+    return f"{gpus}{idle}: {seen.output_tok_s:,.0f} output tok/s, {seen.request_rate:.4g} requests/s{price}"
+
+
+def standing(found: PlanFile, plan: Plan) -> str:
+    """How the plan stands beside the others."""
+    if plan.rank == 1:
+        return verdict(found).rstrip(".")
+    proof = plan.certificate
+    return f"{proof.gap:.1%} behind the best {proof.objective} found ({proof.value:,.4g} against {proof.bound:,.4g})"
+
+
+def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
     """What fills the memory of a pool and where its time goes; a pool that runs one phase has the times of that."""
     explained = {
         "pool": f"{pool_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, engine {pool.engine}",
@@ -61,115 +83,139 @@ def explain_pool(pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
         "running_batch": pool.running_batch,
     }
     if pool.role not in _PHASES:
-        return explained
+        return {**explained, "notes": ["attention and FFN overlap in every iteration: no table by operator"]}
     replica = replica_of_pool(job.model, pool, catalogs)
-    layout = Layout(pool.layout.tp, pool.layout.attention_dp, pool.layout.pp, pool.layout.ep, pool.layout.cp)
-    times = time_by_operator(replica, layout, pool.running_batch, lengths_of(job.workload))
-    return {**explained, **{name: spent for name, spent in times.items() if name in _PHASES[pool.role]}}
+    x, lengths = pool.layout, lengths_of(job.workload)
+    split = Layout(x.tp, x.attention_dp, x.pp, x.ep, x.cp)
+    times = time_by_operator(replica, split, pool.running_batch, lengths)
+    times = {name: spent for name, spent in times.items() if name in _PHASES[pool.role]}
+    notes = []
+    if _STEP in times:
+        step = sum(times[_STEP].values())
+        notes += [line for line in (why.tpot_parts(plan, pool, step),) if line]
+        notes.append(why.decode_floor(pool, replica, step))
+    if _PROMPT in times:
+        notes.append(why.prefill_floor(pool, replica, float(lengths.new), sum(times[_PROMPT].values())))
+    return {**explained, **times, "notes": notes, "words": why.words(times)}
 
 
-def why(found: PlanFile, rank: int, job: Job) -> list[str]:
-    """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the fleet."""
-    plan = found.plan(rank)
-    percentile = job.slo.percentile
-    lines = []
-    for name, limit in job.slo.limits.items():
-        values = getattr(plan.predicted, f"{name}_ms")
-        used = getattr(values, percentile) / (limit * 1e3)
-        binding = "binds" if used > 0.97 else f"{used:.0%} used"
-        lines.append(f"{name} {percentile} {getattr(values, percentile):.4g} ms of {format_duration(limit)}: {binding}")
-    for pool in (pool for pool in plan.pools if pool.role != "ffn"):
-        filled = pool.running_batch / max(pool.max_batch, 1)
-        lines.append(
-            f"{'' if pool.role == 'aggregated' else f'{pool.role}: '}KV cache holds {pool.max_batch} requests per "
-            f"attention rank, {pool.running_batch:.0f} run ({filled:.0%})"
-        )
+def reasons(plan: Plan, job: Job) -> list[str]:
+    """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the prefill pool."""
+    lines = [*why.limits(plan, job), *plan.notes]
+    lines += [why.cache(pool) for pool in plan.pools if pool.role != "ffn"]
     if plan.mode == "pd":
         lines.append(_busier(plan.pools[0], plan))
-    if plan.gpus_idle:
-        lines.append(f"{plan.gpus_idle} GPUs idle")
     return lines
 
 
 def _busier(prefill: Pool, plan: Plan) -> str:
     """How busy the prefill pool of a split is: requests in work over ranks, by Little's law."""
     return (
-        f"{prefill.replicas} prefill replicas work on "
-        f"{prefill.running_batch * prefill.layout.attention_dp:.1f} prompts each "
-        f"for {plan.predicted.request_rate:.4g} requests/s"
+        f"{prefill.replicas} prefill replicas hold {prefill.running_batch * prefill.layout.attention_dp:.1f} prompts "
+        f"each, waiting or in work, at {plan.predicted.request_rate:.4g} requests/s"
     )
 
 
-def relaxing(job: Job, best: Plan, catalogs: Catalogs, progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Search again with one limit loosened at a time: what the objective gains."""
+def relaxing(job: Job, catalogs: Catalogs, progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Search again with one limit loosened at a time: what the objective gains, against the same search as asked.
+
+    Closed forms on both sides: a simulated best would be compared with one that was not.
+    """
+    alone = job.model_copy(update={"top": 1, "simulate_top": 0})
+    try:
+        base = search(alone, catalogs=catalogs).plans[0]
+    except PlannerError:
+        return []
     rows = []
     for name, limit in job.slo.limits.items():
+        last = base
         for factor in _RELAXATIONS:
             progress(f"relaxing {name} to {factor:g} times its limit")
-            loosened = job.model_copy(
-                update={"slo": job.slo.model_copy(update={name: limit * factor}), "top": 1, "simulate_top": 0}
-            )
+            slo = job.slo.model_copy(update={name: limit * factor})
             try:
-                value = search(loosened, catalogs=catalogs).plans[0]
+                found = search(alone.model_copy(update={"slo": slo}), catalogs=catalogs).plans[0]
             except PlannerError:
                 continue
-            rows.append(
-                {
-                    "limit": f"{name} {format_duration(limit * factor)}",
-                    "plan": ", ".join(f"{pool_text(p)} {p.weights}" for p in value.pools),
-                    "GPUs": value.gpus_total,
-                    "tok/s": value.predicted.output_tok_s,
-                    "tok/s change": f"{value.predicted.output_tok_s / best.predicted.output_tok_s - 1:+.1%}",
-                    "$/M tok": value.usd_per_million_output_tokens,
-                }
-            )
+            if not _differ(found, last):
+                continue
+            last = found
+            rows.append(_relaxed(f"{name.upper()} {format_duration(limit * factor)}", found, base))
+        if last is base:
+            most = f"{name.upper()} {format_duration(limit * _RELAXATIONS[-1])}"
+            rows.append({**_relaxed(most, base, base), "change": "nothing"})
     return rows
+
+
+def _differ(one: Plan, other: Plan) -> bool:
+    return one.gpus != other.gpus or abs(one.certificate.value / (other.certificate.value or 1.0) - 1) > _SAME
+
+
+def _relaxed(limit: str, found: Plan, base: Plan) -> dict[str, Any]:
+    saved = base.gpus_total - found.gpus_total
+    change = f"{found.certificate.value / (base.certificate.value or 1.0) - 1:+.1%} {found.certificate.objective}"
+    if saved:
+        change += f", {abs(saved)} GPU{'s' if abs(saved) > 1 else ''} {'saved' if saved > 0 else 'more'}"
+    return {
+        "limit": limit,
+        "plan": ", ".join(f"{pool_text(p)} {p.weights}" for p in found.pools),
+        "GPUs": found.gpus_total,
+        "tok/s": round(found.predicted.output_tok_s),
+        "$/M tok": _cents(found.usd_per_million_output_tokens),
+        "change": change,
+    }
+
+
+def _cents(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 def emit_explanation(found: dict[str, Any], output: str, out: Sequence[Path] | None) -> None:
     """Print and save an explanation."""
 
     def render(form: str) -> str:
-        return json.dumps(found, indent=2, ensure_ascii=False) + "\n" if form == "json" else _text(found)
+        if form == "json":
+            return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+        return yaml_text(found) if form == "yaml" else _text(found, form)
 
     emit(render, output, out)
 
 
-def _text(found: dict[str, Any]) -> str:
+def _text(found: dict[str, Any], form: str) -> str:
     pools = found["pools"]
-    parts = [f"Plan {found['plan']['#']}: " + "; ".join(_named(pool) for pool in pools), ""]
-    parts += [*(f"  {line}" for line in (*found["why"], *found["modes"])), ""]
+    mark = "- " if form == "md" else "  "
+    parts = [f"Plan {found['plan']['#']}: " + "; ".join(str(pool["pool"]) for pool in pools), "", found["does"], ""]
+    parts += [*(f"{mark}{line}" for line in found["why"]), ""]
     for pool in pools:
-        parts += _pool_text(pool, alone=len(pools) == 1)
+        parts += _pool_text(pool, form, mark, alone=len(pools) == 1)
     if found["rejected"]:
         parts += [
-            "Rejected candidates, with the nearest miss of each reason",
-            rows_text(found["rejected"], "table"),
-        ]
+            "Why the other candidates fell out, with the nearest miss of each reason",
+            *([""] if form == "md" else []), rows_text(found["rejected"], form),
+        ]  # fmt: skip
     if found["relaxing"]:
-        parts += ["What relaxing one limit buys", rows_text(found["relaxing"], "table")]
+        parts += [
+            "What relaxing one limit buys, by the closed forms", *([""] if form == "md" else []),
+            rows_text(found["relaxing"], form),
+        ]  # fmt: skip
     return "\n".join(parts)
 
 
-def _named(pool: dict[str, Any]) -> str:
-    return str(pool["pool"])
-
-
-def _pool_text(pool: dict[str, Any], *, alone: bool) -> list[str]:
+def _pool_text(pool: dict[str, Any], form: str, mark: str, *, alone: bool) -> list[str]:
     memory = pool["memory"]
     used = memory["weights_gib"] + memory["kv_gib"] + memory["activations_gib"]
-    lines = [] if alone else [f"Pool {_named(pool)}"]
+    lines = [] if alone else [f"Pool {pool['pool']}"]
     lines += [
         f"Memory of the fullest GPU: weights {memory['weights_gib']:.1f} + KV {memory['kv_gib']:.1f} + activations "
         f"{memory['activations_gib']:.1f} = {used:.1f} of {memory['capacity_gib']:.1f} GiB",
-        memory_bar(memory),
-    ]
+        memory_bar(memory), *([""] if form == "md" else []),
+    ]  # fmt: skip
     phases = [name for name in (_STEP, _PROMPT) if name in pool]
     if len(phases) == 2:
-        return [*lines, operator_text(pool)]
-    for name in phases:
+        lines.append(operator_text(pool, form))
+    for name in phases if len(phases) == 1 else ():
         total = sum(pool[name].values())
         spent = sorted(((op, ms) for op, ms in pool[name].items() if ms > 0), key=lambda item: -item[1])
-        rows = [{_TITLES[name]: op, "ms": ms, "share": share_bar(ms / total)} for op, ms in spent]
-        lines.append(rows_text([*rows, {_TITLES[name]: "total", "ms": round(total, 3), "share": ""}], "table"))
+        rows = [{_TITLES[name]: op, "ms": round(ms, 3), "share": share_bar(ms / total)} for op, ms in spent]
+        lines.append(rows_text([*rows, {_TITLES[name]: "total", "ms": round(total, 3), "share": ""}], form))
+    lines += [*(f"{mark}{line}" for line in (*pool["notes"], *pool.get("words", ()))), ""]
     return lines

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from planner.plan import ModeRow, PlanFile
 
+_TIE = 5e-3
+
 
 def compare_modes(found: PlanFile) -> list[str]:
     """One line per further mode; none where only one was searched or met the request."""
@@ -13,11 +15,12 @@ def compare_modes(found: PlanFile) -> list[str]:
 
 def _line(first: ModeRow, other: ModeRow, objective: str) -> str:
     gap = abs(other.value - first.value) / max(abs(first.value), 1e-12)
+    best = f"the best {other.mode} plan ({other.plan})"
+    if gap < _TIE:
+        return f"{best} ties with {first.mode} on {objective}"
+    behind = f"{best} is {gap:.1%} behind {first.mode} on {objective}"
     name, ratio = _deciding(first, other, objective)
-    return (
-        f"best {other.mode} plan ({other.plan}) is {gap:.1%} behind {first.mode} on {objective}; "
-        f"{name} decides: {ratio:.2f} times that of {first.mode}"
-    )
+    return behind if abs(ratio - 1) < _TIE else f"{behind}: {name} is {ratio:.2f} times that of {first.mode}"
 
 
 def _deciding(first: ModeRow, other: ModeRow, objective: str) -> tuple[str, float]:

@@ -56,8 +56,21 @@ def _row(plan: Plan, percentile: str) -> dict[str, Any]:
     }
 
 
+def narrow_rows(found: PlanFile) -> list[dict[str, Any]]:
+    """``plan_rows`` for people: the simulated latency in brackets behind the predicted one."""
+    return [_narrow(row) for row in plan_rows(found)]
+
+
+def note_lines(found: PlanFile) -> list[str]:
+    """Each note once, with the plans that it is about."""
+    ranks: dict[str, list[str]] = {}
+    for plan in found.plans:
+        for note in plan.notes:
+            ranks.setdefault(note, []).append(str(plan.rank))
+    return [f"Plan{'s' if len(which) > 1 else ''} {', '.join(which)}: {note}." for note, which in ranks.items()]
+
+
 def _narrow(row: dict[str, Any]) -> dict[str, Any]:
-    """The same for people: the simulated latency in brackets behind the predicted one."""
     shown: dict[str, Any] = {}
     for name, value in row.items():
         metric = name.split(" ")[0]
@@ -80,16 +93,15 @@ def latency(performance: Performance, metric: str, percentile: str) -> float:
 def plans_text(found: PlanFile) -> str:
     """The table, and under it what one should know of the first plan."""
     best = found.plans[0]
-    lines = [rows_text([_narrow(row) for row in plan_rows(found)], "table").rstrip(), ""]
-    lines += [_verdict(found), _caveat(found, best)]
-    lines += [f"Plan {plan.rank}: {note}." for plan in found.plans for note in plan.notes]
+    lines = [rows_text(narrow_rows(found), "table").rstrip(), ""]
+    lines += [verdict(found), caveat(found, best), *note_lines(found)]
     if best.gpus_idle:
         fleet = best.gpus_total + best.gpus_idle
         lines.append(f"Idle: {best.gpus_idle} of {fleet} GPUs; this plan needs no more.")
     return "\n".join(lines) + "\n"
 
 
-def _verdict(found: PlanFile) -> str:
+def verdict(found: PlanFile) -> str:
     """Say in one line why the first plan leads the second."""
     best = found.plans[0]
     certificate = best.certificate
@@ -114,7 +126,8 @@ def _verdict(found: PlanFile) -> str:
     return start + f"; plan 2 is {gap:.1%} behind."
 
 
-def _caveat(found: PlanFile, best: Plan) -> str:
+def caveat(found: PlanFile, best: Plan) -> str:
+    """Say in one line how far to trust the first plan."""
     low, high = best.band["output_tok_s"]
     source = {
         "calibrated": "kernel efficiencies of this GPU family were fitted to measurements",

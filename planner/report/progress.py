@@ -1,4 +1,4 @@
-"""One transient progress line on stderr, only on a terminal and only when something takes over a second."""
+"""What is going on, on stderr and only on a terminal: a line for what takes over a second, a bar for many points."""
 
 from __future__ import annotations
 
@@ -29,3 +29,18 @@ def progress() -> Iterator[Callable[[str], None]]:
         if shown:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function of how many are done and how many there are, drawn as a bar with the time left."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -115,7 +115,7 @@ def _text(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n" + operator_text(found)
 
 
-def operator_text(found: dict[str, Any]) -> str:
+def operator_text(found: dict[str, Any], form: str = "table") -> str:
     """Time by operator with bars, decode beside prefill."""
     decode, prefill = found["decode_iteration_ms"], found["prefill_of_one_prompt_ms"]
     total, all_prefill = sum(decode.values()), sum(prefill.values())
@@ -123,9 +123,9 @@ def operator_text(found: dict[str, Any]) -> str:
     rows = [
         {
             "operator": name,
-            "decode ms": decode.get(name, 0.0),
+            "decode ms": round(decode.get(name, 0.0), 3),
             "share": f"{decode.get(name, 0.0) / total:4.0%} " + "█" * round(decode.get(name, 0.0) / total * 24),
-            "prefill ms": prefill.get(name, 0.0),
+            "prefill ms": round(prefill.get(name, 0.0), 3),
             "of prefill": f"{prefill.get(name, 0.0) / all_prefill:4.0%} "
             + "█" * round(prefill.get(name, 0.0) / all_prefill * 24),
         }
@@ -141,4 +141,4 @@ def operator_text(found: dict[str, Any]) -> str:
             "of prefill": "",
         }
     )
-    return rows_text(rows, "table")
+    return rows_text(rows, form)

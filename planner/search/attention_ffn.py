@@ -16,8 +16,9 @@ from planner.search.candidates import Family
 from planner.search.pools import DecodePool, largest_batch, undominated
 from planner.search.reject import Rejected, Rejections
 from planner.search.supply import Supply
-from planner.serving.afd import AttentionFfn, Workers, attention_half, ffn_half, split_problem
+from planner.serving.afd import AttentionFfn, Workers, attention_half, split_problem
 from planner.serving.decode import decode_rate
+from planner.serving.ffn_worker import ffn_half, worker_problem
 from planner.serving.layout import Layout, Layouts
 from planner.serving.legality import shape_problem
 from planner.serving.lengths import Lengths
@@ -80,7 +81,7 @@ def _counts(replica: Replica, gpus: int) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     for n_a, n_f, tp, m in product(_WORKERS, _WORKERS, widths, _MICRO_BATCHES):
         ep = node if replica.has_experts else 1
-        legal = (n_a + n_f) * node <= gpus and shape_problem(blocks, Layout(node * n_f, ep=ep * n_f)) is None
+        legal = (n_a + n_f) * node <= gpus and worker_problem(blocks, node, ep) is None
         if legal:
             found.append((n_a, tp, node // tp, n_f, ep, node, m))
     return found

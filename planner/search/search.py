@@ -7,7 +7,7 @@ therefore proved, not sampled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -47,6 +47,29 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
     if job.objective is None and outcome.objective == "cost" and all(s.price is None for s in supplies):
         outcome.objective = "gpus"  # the nearest thing to a price that is known
     members: Members = []
+    for supply, gpus, family in families(model, engine, supplies, job, outcome, progress):
+        members.append((supply, gpus, family))
+        if "aggregated" in job.modes:
+            outcome.ranked += _candidates(family, supply, gpus, job, outcome)
+    if {"pd", "af"} & set(job.modes):
+        outcome.exhaustive = False  # pools are pruned by role and matched by rate, which proves nothing
+        if progress is not None:
+            progress("prefill and decode pools")
+        outcome.ranked += split_candidates(members, job, outcome)
+    outcome.ranked.sort(key=rank_key(outcome.objective, job.slo.percentile))
+    outcome.frontier = pareto(outcome.ranked, job.slo.percentile)
+    return outcome
+
+
+def families(
+    model: Model,
+    engine: Engine,
+    supplies: Sequence[Supply],
+    job: Job,
+    outcome: Outcome,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Supply, int, Family]]:
+    """Layouts that fit in memory by GPU type and precision, with the GPUs that the budget pays for."""
     for supply in sorted(supplies, key=lambda s: s.accelerator.id):
         gpus = affordable(supply, job)
         found = layouts(model, supply.accelerator, gpus, outcome.rejections, job.max_gpus_per_replica)
@@ -58,19 +81,8 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
                 replica = Replica(model, supply.accelerator, supply.efficiency, served, weights, kv)
                 outcome.candidates += len(found)
                 family = fitting(replica, found, job.workload, outcome.rejections)
-                if family is None:
-                    continue
-                members.append((supply, gpus, family))
-                if "aggregated" in job.modes:
-                    outcome.ranked += _candidates(family, supply, gpus, job, outcome)
-    if {"pd", "af"} & set(job.modes):
-        outcome.exhaustive = False  # pools are pruned by role and matched by rate, which proves nothing
-        if progress is not None:
-            progress("prefill and decode pools")
-        outcome.ranked += split_candidates(members, job, outcome)
-    outcome.ranked.sort(key=rank_key(outcome.objective, job.slo.percentile))
-    outcome.frontier = pareto(outcome.ranked, job.slo.percentile)
-    return outcome
+                if family is not None:
+                    yield supply, gpus, family
 
 
 def _candidates(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome) -> Iterator[Candidate]:

@@ -37,6 +37,7 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     """All pairs of a prefill and a decode pool that keep the limits, on one GPU type or two; the modes of the job say
     whether decode replicas are whole, split between attention and feed-forward workers, or either."""
     lengths = lengths_of(job.workload)
+    members = [member for member in (_that_transfer(*member, outcome) for member in members) if member[2].layouts]
     senders = [prefill_pool(*member) for member in members]
     receivers: list[DecodePool | None] = []
     for member in members:
@@ -55,8 +56,20 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     return open_matches(matches[:_KEPT], job, outcome)
 
 
+def _that_transfer(supply: Supply, available: int, family: Family, outcome: Outcome) -> tuple[Supply, int, Family]:
+    """A member without the layouts whose cache the engine cannot move."""
+    if family.replica.engine.transfer_stages:
+        return supply, available, family
+    staged = [layout for layout in family.layouts if layout.pp > 1]
+    if staged:
+        name, engine = f"{supply.accelerator.id} {staged[0]} {family.replica.weights}", family.replica.engine.id
+        reason = f"{engine} moves no cache of pipeline stages"
+        outcome.rejections.add(Rejected(reason, name, "pp 1", f"pp {staged[0].pp}"), len(staged))
+    return supply, available, family.only([layout for layout in family.layouts if layout.pp == 1])
+
+
 @dataclass(frozen=True, slots=True)
-class _Grid:
+class PairGrid:
     """Replica counts [prefill layouts, prefill counts, decode layouts, decode choices] and the rate of each."""
 
     prefill: PrefillPool
@@ -74,7 +87,7 @@ class _Grid:
 
 
 def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome) -> Iterator[Match]:
-    grid = _grid(prefill, decode, job)
+    grid = pair_grid(prefill, decode, job)
     if grid is None:
         return
     outcome.points += grid.rate.size
@@ -94,7 +107,8 @@ def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcom
                 yield Match(prefill, decode, i, j, int(n_prefill), int(n_decode), rate, float(table[a, b]))
 
 
-def _grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> _Grid | None:
+def pair_grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> PairGrid | None:
+    """Every replica count of every pair of layouts that is worth a look; None where the fleet holds no pair."""
     same = prefill.supply.accelerator.id == decode.supply.accelerator.id
     most = int((prefill.available - (decode.gpus.min() if same else 0)) // prefill.gpus.min())
     if most < 1 or decode.available < decode.gpus.min():
@@ -112,7 +126,7 @@ def _grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> _Grid | None:
     rate = np.minimum(np.minimum(delivered, n_decode * each), _link_rate(links, n_prefill, n_decode))
     valid = (n_decode >= 1) & (n_decode <= room) & (rate > 0)
     valid &= n_prefill * prefill.gpus[:, None, None, None] <= prefill.available
-    grid = _Grid(prefill, decode, n_prefill, n_decode, rate, valid)
+    grid = PairGrid(prefill, decode, n_prefill, n_decode, rate, valid)
     return _within_budget(_at_least(grid, job), job)
 
 
@@ -170,7 +184,7 @@ def _link_rate(links: tuple[Array, Array], n_prefill: Array, n_decode: Array) ->
     return np.asarray(_LINK_SHARE * np.minimum(egress * n_prefill, ingress * n_decode))
 
 
-def _at_least(grid: _Grid, job: Job) -> _Grid:
+def _at_least(grid: PairGrid, job: Job) -> PairGrid:
     """With an asked rate: only what carries it, at exactly that rate. The fewest GPUs are one replica of each."""
     valid, rate = grid.valid, grid.rate
     asked = job.workload.rate
@@ -179,19 +193,19 @@ def _at_least(grid: _Grid, job: Job) -> _Grid:
         rate = np.where(rate >= asked * (1 - 1e-9), asked, rate)
     elif objective_of(job) == "gpus" and job.workload.concurrency is None:
         valid = valid & (grid.n_prefill == 1) & (grid.n_decode == 1)
-    return _Grid(grid.prefill, grid.decode, grid.n_prefill, grid.n_decode, rate, valid)
+    return PairGrid(grid.prefill, grid.decode, grid.n_prefill, grid.n_decode, rate, valid)
 
 
-def _within_budget(grid: _Grid, job: Job) -> _Grid:
+def _within_budget(grid: PairGrid, job: Job) -> PairGrid:
     prices = grid.prefill.supply.price, grid.decode.supply.price
     if job.budget is None or prices[0] is None or prices[1] is None:
         return grid
     gpus = grid.gpus
     valid = grid.valid & (gpus[0] * prices[0] + gpus[1] * prices[1] <= job.budget * (1 + 1e-12))
-    return _Grid(grid.prefill, grid.decode, grid.n_prefill, grid.n_decode, grid.rate, valid)
+    return PairGrid(grid.prefill, grid.decode, grid.n_prefill, grid.n_decode, grid.rate, valid)
 
 
-def _score(grid: _Grid, job: Job) -> Array:
+def _score(grid: PairGrid, job: Job) -> Array:
     """What the objective makes of a count, smaller is better; ties go to fewer GPUs."""
     first, second = grid.gpus
     gpus, rate = first + second, np.maximum(grid.rate, 1e-300)
@@ -214,13 +228,13 @@ def _score(grid: _Grid, job: Job) -> Array:
             return _idle_latency(grid, job) + 1e-9 * gpus - 1e-12 * rate
 
 
-def _idle_latency(grid: _Grid, job: Job) -> Array:
+def _idle_latency(grid: PairGrid, job: Job) -> Array:
     own = grid.prefill.times.own(0.0)[:, :, None, None]
     tokens = lengths_of(job.workload).decodes
     return np.asarray(own + tokens * grid.decode.alone[None, None, :, None] + 0.0 * grid.rate)
 
 
-def _record(grid: _Grid, job: Job, outcome: Outcome) -> None:
+def _record(grid: PairGrid, job: Job, outcome: Outcome) -> None:
     """No count of any pair works: say which comes nearest."""
     names = f"prefill {grid.prefill.supply.accelerator.id}, decode {grid.decode.supply.accelerator.id}"
     pairs = len(grid.prefill.gpus) * len(grid.decode.gpus)

@@ -31,6 +31,7 @@ class Engine:
     max_sequences : most running sequences per attention rank.
     utilization : share of usable memory that the engine takes; with ``of_free`` the share of what weights leave.
     utilization_ceiling : how far operators raise that share when weights leave little room for the cache.
+    kv_follows_weights, kv_fp8_beside_fp4_units : which cache precision comes unasked, see serving/precision.py.
     step, sequence : host time per iteration, and per running sequence in it.
     grows : KV blocks are taken as a request grows (and preempted when they run out); else its full length is reserved.
     layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
@@ -45,6 +46,7 @@ class Engine:
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
         takes gather and reduce-scatter where that is less.
+    transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     published_fp8 : whether it serves the model maker's own 8-bit checkpoint, else one that it quantises per tensor.
     vendor, vendor_decode_steps : the vendor of the GPUs it runs on (empty: any), and ``decode_steps`` of the recipes
         published for a vendor; see `on`.
@@ -63,6 +65,7 @@ class Engine:
     reserve: Bytes
     grows: bool
     kv_follows_weights: bool
+    kv_fp8_beside_fp4_units: bool
     step: Seconds
     sequence: Seconds
     layer_gap: Seconds
@@ -84,6 +87,7 @@ class Engine:
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
     exchange_start: Seconds = 0.0
+    transfer_stages: bool = True
     published_fp8: bool = True
     vendor: str = ""
     vendor_decode_steps: tuple[tuple[str, float], ...] = ()
@@ -185,6 +189,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         reserve=memory["reserve_gib"] * GIB,
         grows=bool(memory["grows"]),
         kv_follows_weights=bool(memory["kv_follows_weights"]),
+        kv_fp8_beside_fp4_units=bool(memory["kv_fp8_beside_fp4_units"]),
         step=overhead["step_us"] * 1e-6,
         sequence=overhead["sequence_us"] * 1e-6,
         layer_gap=overhead["layer_gap_us"] * 1e-6,
@@ -204,6 +209,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         decode_steps=float(first["decode_steps"]),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
+        transfer_stages=bool(data["transfer"]["stages"]),
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         published_fp8=bool(data["checkpoints"]["published_fp8"]),

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from planner.job.points import Point
-from planner.serving.afd import AttentionFfn, Workers, attention_half, ffn_half, split_problem
+from planner.serving.afd import AttentionFfn, Workers, attention_half, split_problem
 from planner.serving.estimated import Estimate, does_not_fit, held_bytes
+from planner.serving.ffn_worker import ffn_half, worker_problem
 from planner.serving.layout import Array, Layout
 from planner.serving.legality import ShapeProblem, shape_problem
 from planner.serving.lengths import Lengths
@@ -81,10 +82,9 @@ def _split(point: Point, replica_of: Callable[[Point], Replica]) -> AttentionFfn
 
 
 def _illegal(split: AttentionFfn, row: Sequence[float]) -> ShapeProblem | None:
-    _, tp, _, workers, ffn_tp, ep, _ = (int(x) for x in row)
-    gpus = max(ffn_tp, ep)
+    _, tp, _, _, ffn_tp, ep, _ = (int(x) for x in row)
     attention = shape_problem(attention_half(split.attention).model, Layout(tp))
-    return attention or shape_problem(ffn_half(split.ffn).model, Layout(gpus * workers, ep=ep * workers))
+    return attention or worker_problem(ffn_half(split.ffn).model, ffn_tp, ep)
 
 
 def _rows(split: AttentionFfn, points: Sequence[Point], rows: list[list[float]]) -> Iterator[Estimate]:

@@ -98,6 +98,7 @@ class _Pass:
         self.chunk = floats(work.chunk)
         self.prefix = floats(work.prefix)
         self.prompts = floats(work.prompts)
+        self.quantised = work.quantised
         ranks = layouts.attention_dp
         carrying = np.where(floats(work.prefilling) > 0, np.minimum(floats(work.prefilling), ranks), ranks)
         self.routed_tokens = self.decodes * ranks + self.chunk * carrying
@@ -122,7 +123,7 @@ class _Pass:
             self._mixer(layer, times)
             self._after_mixer(times)
         if layer.ffn is not None:
-            self._linears(ffn_linears(layer.ffn, self.hidden), "ffn", times)
+            self._linears(ffn_linears(layer.ffn, self.hidden), "ffn", times, quantised=self.quantised)
             if isinstance(layer.ffn, MoeFfn):
                 self._experts(layer.ffn, times)
                 self._after_experts(layer.ffn, times)
@@ -174,7 +175,9 @@ class _Pass:
         floor = moved / self.replica.accelerator.memory_bandwidth
         self.ledger.add(name, np.maximum(seconds * factor, floor), times)
 
-    def _linears(self, linears: tuple[Linear, ...], name: str, times: Array, kv_heads: int = 1) -> None:
+    def _linears(
+        self, linears: tuple[Linear, ...], name: str, times: Array, kv_heads: int = 1, *, quantised: bool = False
+    ) -> None:
         for inputs, outputs, part, copies in _fused(linears, self.layouts, kv_heads):
             form = self.replica.formats[part]
             seconds = gemm_seconds(
@@ -183,6 +186,7 @@ class _Pass:
                 inputs,
                 math=form.math,
                 weight_bytes=form.bytes_per_weight,
+                quantise_activations=not (quantised and np.all(inputs == float(self.hidden))),
                 **self.common,
             )
             self._add(name, seconds, times * copies)

@@ -45,13 +45,16 @@ def kv_choices(accelerator: Accelerator, weights: str, asked: Sequence[str], eng
     return ("fp8",) if engine.kv_follows_weights else ("bf16", "fp8")
 
 
-def kv_default(model: Model, weights: str, engine: Engine) -> str:
+def kv_default(model: Model, weights: str, engine: Engine, accelerator: Accelerator) -> str:
     """What an engine does when nothing is said: bf16, or fp8 where its quantised checkpoints bring it.
 
     4-bit checkpoints that were made from wider ones (NVIDIA ModelOpt, AMD Quark) carry scales of an fp8 cache, which
-    every engine follows; models published in 4 bits (gpt-oss) do not.
+    every engine follows; models published in 4 bits (gpt-oss) do not. On GPUs with 4-bit units the deployments of some
+    engines name an fp8 cache beside 8-bit weights (``kv_fp8_beside_fp4_units``).
     """
     if weights in ("bf16", "fp16"):
         return "bf16"
+    if weights == "fp8" and engine.kv_fp8_beside_fp4_units and "fp4" in accelerator.flops:
+        return "fp8"
     requantised = weights == "fp4" and precision_family(model.checkpoint.weights) != "fp4"
     return "fp8" if engine.kv_follows_weights or requantised else "bf16"

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,17 +32,24 @@ def check_table(table: Path) -> None:
         try:
             import pyarrow  # noqa: F401
         except ImportError:
-            raise InputError(f"--out {table}: needs the package pyarrow", hint="write .csv, or install it") from None
+            raise InputError(
+                f"--out {table}: needs the package pyarrow",
+                hint="write .csv, or pip install 'llm-capacity-planner[parquet]'",
+            ) from None
 
 
 def open_journal(table: Path, basis: str, fresh: bool) -> tuple[IO[str], dict[str, Row]]:
     """Return the journal, open for appending, and the rows that it already holds by id.
 
     Rows of another ``basis`` (other catalogs, another planner) do not count: the journal starts anew. A last line that
-    a crash tore is dropped.
+    a crash tore is dropped. Raises InputError for a journal that cannot be read or written.
     """
     path, rows = journal_path(table), {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() and not fresh else []
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() and not fresh else ""
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read: {problem.strerror}", hint="--fresh starts anew") from None
+    lines = text.split("\n")
     parsed = [row for row in map(_parse, lines) if row is not None]
     if parsed and parsed[0].get("basis") == basis:
         rows = {str(row["id"]): row for row in parsed[1:] if "id" in row}
@@ -76,10 +83,14 @@ def _write_parquet(table: Path, names: Sequence[str], rows: Sequence[Row]) -> No
     import pyarrow
     from pyarrow import parquet
 
-    mixed = {n for n in names if len({type(row.get(n)) for row in rows if row.get(n) is not None} - {int, float}) > 0}
-    values = {
-        n: [None if row.get(n) is None else str(row[n]) if n in mixed else float(row[n]) for row in rows] for n in names
-    }
+    def column(name: str) -> list[Any]:
+        """Whole numbers, numbers, or text where any row holds text."""
+        found = [row.get(name) for row in rows]
+        kinds = {type(value) for value in found if value is not None}
+        kind: Callable[[Any], Any] = int if kinds == {int} else float if kinds <= {int, float} else str
+        return [None if value is None else kind(value) for value in found]
+
+    values = {name: column(name) for name in names}
     part = table.with_name(f".{table.name}.part")
     try:
         parquet.write_table(pyarrow.table(values), part)

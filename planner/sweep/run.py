@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +16,7 @@ from planner.sweep.study import Point, Row, columns, read_study, run_point
 from planner.version import __version__
 
 PLACES = ("local", "ray")
-Show = Callable[[str], None]
+Show = Callable[[int, int], None]  # points done, points in all
 
 
 def run_study(
@@ -32,13 +31,12 @@ def run_study(
     journal, rows = open_journal(table, basis, fresh)
     left = [point for point in all_points if point.id not in rows]
     kept = len(all_points) - len(left)
-    started = time.monotonic()
+    show(kept, len(all_points))
     with journal:
         for number, row in enumerate(_rows(left, on, workers or _cores(), catalogs), start=1):
             append(journal, row)
             rows[row["id"]] = row
-            rest = (time.monotonic() - started) / number * (len(left) - number)
-            show(f"{kept + number:,} of {len(all_points):,} points, about {rest:,.0f} s left")
+            show(kept + number, len(all_points))
     ordered = [rows[point.id] for point in all_points]
     write_table(table, columns(all_points), ordered)
     good = sum(row["status"] == "ok" for row in ordered)

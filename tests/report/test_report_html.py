@@ -13,7 +13,6 @@ import pytest
 from planner.api import Catalogs, search
 from planner.job.parse import parse_job
 from planner.plan import PlanFile
-from planner.report.explain import explain_plan
 from planner.report.html import html_report
 from planner.report.html.scatter import Dot, scatter, ticks
 from planner.report.plot import braille, memory_bar, pareto_text
@@ -66,6 +65,7 @@ def test_the_report_answers_every_question_of_a_reviewer_in_one_file_without_ref
     assert not re.search(r"https?://|url\(|@import", page)
     assert {"svg", "table"} <= parsed.tags and not {"iframe", "img", "link"} & parsed.tags
     assert "prefers-color-scheme:dark" in page and "@media print" in page and "max-width:620px" in page
+    assert "80 % band" in page.split("<h2>")[0] and "Plan 1 " in page.split("<h2>")[0]  # the answer stands on top
 
 
 def test_hostile_names_are_text_and_not_markup(found: PlanFile) -> None:
@@ -98,6 +98,18 @@ def test_a_chart_of_nothing_is_nothing_and_one_point_is_drawn() -> None:
     assert scatter([], [Dot(1.0, 2.0, 0, "one")], "x", "y").count("<circle") == 1
 
 
+def test_dots_that_would_hide_each_other_move_apart_and_the_frontier_runs_through_the_best_of_all() -> None:
+    hidden = [Dot(10.0, 100.0, 0, f"plan {n}", str(n)) for n in range(1, 6)]
+    drawn = scatter([Dot(20.0, 50.0, 0, "a"), Dot(5.0, 40.0, 0, "beaten")], hidden, "x", "y")
+    centres = [tuple(map(float, c)) for c in re.findall(r'cx="([\d.]+)" cy="([\d.]+)" r="11"', drawn)]
+    assert len(centres) == 5
+    for at, one in enumerate(centres):
+        assert all(abs(one[1] - other[1]) >= 20 for other in centres[:at])
+    assert drawn.count('class="stem"') == 4
+    path = re.findall(r'<path class="front" d="M[^"]*"', drawn)
+    assert len(path) == 1 and path[0].count("V") == 1  # one step, past the point that another beats
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium here")
 def test_chromium_draws_it_without_asking_anything_of_the_network(page: str, tmp_path: Path) -> None:
     (tmp_path / "plan.html").write_text(page)
@@ -109,6 +121,10 @@ def test_chromium_draws_it_without_asking_anything_of_the_network(page: str, tmp
     shot = [f"--screenshot={tmp_path / 'shot.png'}", "--window-size=500,900", url]
     subprocess.run(["chromium", *flags, *shot], capture_output=True, check=True, timeout=60)
     assert (tmp_path / "shot.png").stat().st_size > 10_000
+    printed = [f"--print-to-pdf={tmp_path / 'page.pdf'}", "--no-pdf-header-footer", url]
+    subprocess.run(["chromium", *flags, *printed], capture_output=True, check=True, timeout=60)
+    pages = re.findall(rb"/Type ?/Page\b", (tmp_path / "page.pdf").read_bytes())
+    assert 1 <= len(pages) <= 4  # sections flow over page ends instead of leaving pages half empty
     dom = subprocess.run(["chromium", *flags, "--dump-dom", url], capture_output=True, check=True, timeout=60)
     assert "<title>" in dom.stdout.decode() and "</title></g>" not in dom.stdout.decode()  # the script ran
 
@@ -142,19 +158,3 @@ def test_the_memory_bar_fills_by_share() -> None:
     held = {"weights_gib": 40.0, "kv_gib": 20.0, "activations_gib": 0.0, "capacity_gib": 80.0}
     bar = memory_bar(held, 40)
     assert bar.startswith("  " + "█" * 20 + "▓" * 10 + "░" * 10 + "  ")
-
-
-def test_a_split_plan_is_explained_pool_by_pool() -> None:
-    split = search(
-        parse_job(
-            model="llama-3.1-70b", fleet="h100-sxm:8", isl="2000", osl="300", tpot="50ms", ttft="2s", modes="pd",
-            simulate_top=0, top=1,
-        )
-    )  # fmt: skip
-    explained = explain_plan(split, 1, Catalogs(), lambda _: None)
-    prefill, decode = explained["pools"]
-    assert (prefill["role"], decode["role"]) == ("prefill", "decode")
-    assert "decode_iteration_ms" not in prefill and "prefill_of_one_prompt_ms" not in decode
-    assert sum(1 for line in explained["why"] if "KV cache holds" in line) == 2
-    page = html_report(split, Catalogs())
-    assert "prefill" in page and "one prompt" in page and "one decode step" in page

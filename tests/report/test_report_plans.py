@@ -66,7 +66,7 @@ def test_explaining_adds_up_and_relaxing_a_limit_never_costs_output(odd: PlanFil
     assert outputs and all(
         b >= a * 0.995 for a, b in zip([odd.plans[0].predicted.output_tok_s, *outputs], outputs, strict=False)
     )
-    assert any("tpot p95" in line for line in explained["why"])
+    assert any("TPOT p95" in line for line in explained["why"])
 
 
 def test_progress_stays_silent_where_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,3 +106,12 @@ def test_a_model_without_a_boundary_has_no_attention_ffn_plan() -> None:
     found = search(model, ENGINE, [supply("h100-sxm", 32)], job(2000, 200, modes=("af",)))
     assert not found.ranked
     assert any("hybrid" in reason for reason, _, _ in found.rejections.rows())
+
+
+def test_splits_keep_to_what_the_engine_can_move() -> None:
+    """NixlConnector of vLLM refuses pipeline stages; SGLang moves their cache."""
+    asked = job(4000, 500, modes=("pd",), ttft=10.0, tpot=0.1)  # type: ignore[arg-type]
+    for engine, staged in (("vllm", False), ("sglang", True)):
+        found = search(load_model("meta-llama/Llama-3.1-70B"), load_engine(engine), [supply("h100-sxm", 16)], asked)
+        assert any(pool.layout.pp > 1 for plan in found.ranked for pool in plan.pools) == staged
+        assert any("cache of pipeline stages" in reason for reason, _, _ in found.rejections.rows()) != staged

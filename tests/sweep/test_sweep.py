@@ -71,7 +71,7 @@ def test_processes_give_the_rows_of_one_process_in_the_order_of_the_study(
     ran = command("sweep", study, "--out", tmp_path / "a.csv", "--workers", 2)
     assert ran.code == 0 and "4 points" in ran.err, ran.err
     monkeypatch.setattr(run, "local_rows", here)
-    run.run_study(study, tmp_path / "b.csv", "local", 1, False, Catalogs(), lambda _: None)
+    run.run_study(study, tmp_path / "b.csv", "local", 1, False, Catalogs(), lambda *_: None)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     rows = read(tmp_path / "a.csv")
     assert [row["fleet"] for row in rows] == ["l4:2", "l4:2", "h100-sxm:2", "h100-sxm:2"]
@@ -95,19 +95,19 @@ def test_a_stopped_run_goes_on_and_loses_no_finished_row(
 
     monkeypatch.setattr(run, "local_rows", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run.run_study(study, table, "local", 1, False, Catalogs(), lambda _: None)
+        run.run_study(study, table, "local", 1, False, Catalogs(), lambda *_: None)
     assert not table.exists()
     with journal_path(table).open("a") as journal:
         journal.write('{"id": "torn')
     monkeypatch.setattr(run, "local_rows", counted)
-    said = run.run_study(study, table, "local", 1, False, Catalogs(), lambda _: None)
+    said = run.run_study(study, table, "local", 1, False, Catalogs(), lambda *_: None)
     assert len(asked) == 2 and "2 of them from an earlier run" in said and len(read(table)) == 4
     asked.clear()
-    run.run_study(study, table, "local", 1, True, Catalogs(), lambda _: None)
+    run.run_study(study, table, "local", 1, True, Catalogs(), lambda *_: None)
     assert len(asked) == 4  # --fresh
     asked.clear()
     monkeypatch.setattr(run, "__version__", "another")
-    run.run_study(study, table, "local", 1, False, Catalogs(), lambda _: None)
+    run.run_study(study, table, "local", 1, False, Catalogs(), lambda *_: None)
     assert len(asked) == 4  # rows of another build are no answers of this one
 
 
@@ -142,47 +142,16 @@ def test_a_point_without_plan_or_with_a_mistake_is_a_row_too(tmp_path: Path) -> 
 def test_tables_and_places_that_cannot_be_used_are_told_first(study: Path, tmp_path: Path) -> None:
     for table in (tmp_path / "t.xlsx", tmp_path / "no" / "t.csv"):
         with pytest.raises(InputError, match="--out"):
-            run.run_study(study, table, "local", 1, False, Catalogs(), lambda _: None)
+            run.run_study(study, table, "local", 1, False, Catalogs(), lambda *_: None)
     with pytest.raises(UnknownNameError):
-        run.run_study(study, tmp_path / "t.csv", "moon", 1, False, Catalogs(), lambda _: None)
+        run.run_study(study, tmp_path / "t.csv", "moon", 1, False, Catalogs(), lambda *_: None)
 
 
 def test_a_parquet_table_holds_numbers_as_numbers(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    rows = [{"id": "a", "isl": 500, "n": 1.5}, {"id": "b", "isl": "1k", "n": None}]
-    write_table(tmp_path / "t.parquet", ["id", "isl", "n"], rows)
+    rows = [{"id": "a", "isl": 500, "n": 1.5, "gpus": 8}, {"id": "b", "isl": "1k", "n": None, "gpus": 4}]
+    write_table(tmp_path / "t.parquet", ["id", "isl", "n", "gpus"], rows)
     assert parquet.read_table(tmp_path / "t.parquet").to_pylist() == [
-        {"id": "a", "isl": "500", "n": 1.5},
-        {"id": "b", "isl": "1k", "n": None},
+        {"id": "a", "isl": "500", "n": 1.5, "gpus": 8},
+        {"id": "b", "isl": "1k", "n": None, "gpus": 4},
     ]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_local_ray_cluster_gives_the_same_table(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
-    run.run_study(study, tmp_path / "ray.csv", "ray", 2, False, Catalogs(), lambda _: None)
-    monkeypatch.setattr(run, "local_rows", here)
-    run.run_study(study, tmp_path / "here.csv", "local", 1, False, Catalogs(), lambda _: None)
-    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_worker_of_ray_that_dies_loses_no_finished_row(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray")
-    from planner.sweep import on_ray
-
-    monkeypatch.setattr(on_ray, "_RETRIES", 0)
-    monkeypatch.setattr(on_ray, "run_point", dies_on_l4)
-    where = str(Path(__file__).parent)
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": f"{where}:{os.environ.get('PYTHONPATH', '')}"}},
-    )
-    try:
-        rows = list(on_ray.ray_rows(read_study(study), 2, Catalogs()))
-    finally:
-        ray.shutdown()
-    assert len(rows) == 4 and sorted(row["status"] for row in rows)[0] == "crashed"
-    assert sum(row["status"] == "crashed" for row in rows) == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 24, 20, 58
+_APART = 23.0  # between the centres of numbered dots
+Place = Callable[[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +60,46 @@ def scatter(line: Sequence[Dot], dots: Sequence[Dot], x_title: str, y_title: str
     parts.append(f'<text class="axis" x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_title)}</text>')
     turned = f'transform="rotate(-90 18 {side})"'
     parts.append(f'<text class="axis" x="18" y="{side}" text-anchor="middle" {turned}>{escape(y_title)}</text>')
-    parts += _frontier(line, place)
-    parts += [_dot(dot, place, 5) for dot in line] + [_dot(dot, place, 11) for dot in reversed(dots)]
+    parts += _frontier([*line, *dots], place)
+    parts += [_dot(dot, place, 5) for dot in line] + _numbered(dots, place)
     return "".join(parts) + "</svg>"
 
 
-def _frontier(line: Sequence[Dot], place: object) -> list[str]:
-    """Steps between neighbours on the frontier: between two plans nothing better is known."""
-    assert callable(place)
-    ordered = sorted(line, key=lambda dot: dot.x)
-    if len(ordered) < 2:
-        return []
-    path = "M{} {}".format(*place(ordered[0].x, ordered[0].y))
-    for dot in ordered[1:]:
+def _frontier(every: Sequence[Dot], place: Place) -> list[str]:
+    """Steps between neighbours that no other point beats on both axes: between two plans nothing better is known."""
+    path, best = "", -math.inf
+    for dot in sorted(every, key=lambda dot: (-dot.x, -dot.y)):
+        if dot.y > best:
+            x, y = place(dot.x, dot.y)
+            path += f"H{x}V{y}" if path else f"M{x} {y}"
+            best = dot.y
+    return [f'<path class="front" d="{path}"/>'] if "V" in path else []
+
+
+def _numbered(dots: Sequence[Dot], place: Place) -> list[str]:
+    """The ranked plans, the first on top; one that would hide another moves up or down and keeps a stem."""
+    taken: list[tuple[float, float]] = []
+    drawn = []
+    for dot in dots:
         x, y = place(dot.x, dot.y)
-        path += f"V{y}H{x}"
-    return [f'<path class="front" d="{path}"/>']
+        moves = (step * side * _APART for step in range(2 * len(dots) + 1) for side in (-1, 1))
+        free = (y + move for move in moves if _TOP - 12 <= y + move <= _HEIGHT - _BOTTOM and _clear(x, y + move, taken))
+        at = next(free, y)
+        taken.append((x, at))
+        stem = "" if at == y else f'<line class="stem" x1="{x}" x2="{x}" y1="{y}" y2="{at}"/>'
+        drawn.append(stem + _mark(dot, x, round(at, 1), 11))
+    return drawn[::-1]
 
 
-def _dot(dot: Dot, place: object, size: int) -> str:
-    assert callable(place)
-    x, y = place(dot.x, dot.y)
+def _clear(x: float, y: float, taken: Sequence[tuple[float, float]]) -> bool:
+    return all(math.hypot(x - a, y - b) >= _APART - 1 for a, b in taken)
+
+
+def _dot(dot: Dot, place: Place, size: int) -> str:
+    return _mark(dot, *place(dot.x, dot.y), size)
+
+
+def _mark(dot: Dot, x: float, y: float, size: int) -> str:
     text = f'<text class="on" x="{x}" y="{y + 4}" text-anchor="middle">{escape(dot.label)}</text>' if dot.label else ""
     tip = escape(dot.tip, quote=True)
     return (

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from planner.plan import Plan, PlanFile
 from planner.report.html.scatter import Dot, scatter
-from planner.report.plans import latency, layout_text, plan_rows
+from planner.report.modes import compare_modes
+from planner.report.plans import caveat, latency, layout_text, narrow_rows, note_lines, pool_text, verdict
 
 MEMORY_PARTS = (("weights", "weights_gib", 0), ("KV cache", "kv_gib", 2), ("activations", "activations_gib", 4))
 
 _ONE_LINE = 26  # longer texts may wrap
+_WITH_SIMULATED = re.compile(r"[-\d.,]+ \([-\d.,]+\)")
+
+
+def text_of(number: float) -> str:
+    """Four digits at most, with separators."""
+    return f"{number:,.4g}" if abs(number) < 1000 else f"{number:,.0f}"
 
 
 def text(value: Any) -> str:
@@ -20,7 +28,7 @@ def text(value: Any) -> str:
     if value is None:
         return "&ndash;"
     if isinstance(value, float):
-        return escape(f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}")
+        return escape(text_of(value))
     return escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
 
 
@@ -29,7 +37,7 @@ def table(rows: Sequence[Mapping[str, Any]], best: int | None = None) -> str:
     if not rows:
         return ""
     names = list(rows[0])
-    numeric = {n: all(r[n] is None or isinstance(r[n], int | float) for r in rows) for n in names}
+    numeric = {n: all(_numeric(r[n]) for r in rows) for n in names}
     classes = {n: ' class="n"' if numeric[n] else "" for n in names}
     head = "".join(f"<th{classes[n]}>{text(n)}</th>" for n in names)
     body = "".join(
@@ -38,6 +46,11 @@ def table(rows: Sequence[Mapping[str, Any]], best: int | None = None) -> str:
         for index, row in enumerate(rows)
     )  # fmt: skip
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _numeric(value: Any) -> bool:
+    """Whether a cell holds a number, or a predicted one with the simulated one in brackets."""
+    return value is None or isinstance(value, int | float) or bool(_WITH_SIMULATED.fullmatch(str(value)))
 
 
 def _short(value: Any) -> str:
@@ -68,7 +81,8 @@ def section(title: str, *parts: str) -> str:
 def headline(found: PlanFile) -> str:
     """What was asked, and the first plan in six numbers."""
     best, percentile = found.plans[0], _percentile(found)
-    pools = "; ".join(f"{p.role} {p.replicas} x {layout_text(p)} on {p.gpu}, {p.weights}" for p in best.pools)
+    pools = "; ".join(f"{pool_text(p)} on {p.gpu}, weights {p.weights}, KV {p.kv}" for p in best.pools)
+    said = [verdict(found), *(f"{line[0].upper()}{line[1:]}." for line in compare_modes(found)), caveat(found, best)]
     performance = best.predicted
     cost = "&ndash;" if best.cost_usd_per_hour is None else f"${best.cost_usd_per_hour:,.2f}"
     per_million = best.usd_per_million_output_tokens
@@ -81,8 +95,9 @@ def headline(found: PlanFile) -> str:
         (f"{text(latency(performance, 'tpot_ms', percentile))} ms", f"TPOT {text(percentile)}"),
     )
     cards = "".join(f"<div><b>{value}</b><span>{label}</span></div>" for value, label in facts)
-    return f'<h1>{text(found.job.get("model"))}</h1><p class="soft">{asked(found)}</p><p>Plan 1: {text(pools)}.</p>' + (
-        f'<div class="facts">{cards}</div>'
+    return (
+        f'<h1>{text(found.job.get("model"))}</h1><p class="soft">{asked(found)}</p><p>Plan 1: {text(pools)}.</p>'
+        f'<div class="facts">{cards}</div>' + "".join(f"<p>{text(line)}</p>" for line in said)
     )
 
 
@@ -124,15 +139,16 @@ def pareto(found: PlanFile) -> str:
         dots.append(Dot(speed, plan.predicted.output_tok_s_per_gpu, colour[_gpus(plan)], tip, str(plan.rank)))
     drawn = scatter(line, dots, f"tokens/s for one user (1 / TPOT {percentile})", "output tokens/s per GPU")
     note = (
-        '<p class="soft">Numbered: the ranked plans. Dashed: the frontier over all candidates that met the limits.</p>'
+        '<p class="soft">Numbered: the ranked plans, at the load that the simulation carries. Small: the candidates '
+        "that no other beats on both axes. Dashed: the frontier of both.</p>"
     )
     return section("Throughput against speed", drawn, key(colour.items()), note) if drawn else ""
 
 
 def ranked(found: PlanFile) -> str:
     """Every ranked plan with its notes."""
-    notes = "".join(f"<p>Plan {plan.rank}: {text(note)}.</p>" for plan in found.plans for note in plan.notes)
-    return section("Ranked plans", table(plan_rows(found), best=0), notes)
+    notes = "".join(f"<p>{text(line)}</p>" for line in note_lines(found))
+    return section("Ranked plans", table(narrow_rows(found), best=0), notes)
 
 
 def operators(times: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]]) -> str:
@@ -219,15 +235,15 @@ def provenance(found: PlanFile) -> str:
     """What the numbers rest on."""
     made, best = found.provenance, found.plans[0]
     proof = best.certificate
-    band = "; ".join(f"{name} {low:,.4g} to {high:,.4g}" for name, (low, high) in best.band.items())
+    band = "; ".join(f"{name} {text_of(low)} to {text_of(high)}" for name, (low, high) in best.band.items())
     facts = {
         "planner": made.planner_version, "created": made.created, "command": " ".join(made.argv), "seed": made.seed,
         "catalog sha256": made.catalog_sha256, "model sha256": made.model_sha256,
         "proof": f"{proof.objective} {proof.value:,.6g}, bound {proof.bound:,.6g}, gap {proof.gap:.2%}, "
         f"{proof.status}, {proof.solver}",
         "basis": f"{best.basis}; 80 % band of plan 1: {band}",
-        "searched": f"{found.search.candidates:,} candidates, {found.search.operating_points:,} operating points, "
-        f"{found.search.elapsed_s:,.2f} s",
+        "searched": f"{found.search.candidates:,} candidates, {found.search.operating_points:,} operating points"
+        + ("" if found.search.elapsed_s is None else f", {found.search.elapsed_s:,.2f} s"),
     }  # fmt: skip
     return section(
         "Provenance", "<dl>" + "".join(f"<dt>{text(k)}</dt><dd>{text(v)}</dd>" for k, v in facts.items()) + "</dl>"

@@ -13,7 +13,7 @@ from itertools import product
 from planner.search.mixture.formulation import TINY_LOAD, UNBOUNDED_SHARE, Formulation
 from planner.search.mixture.patterns import node_patterns, sizes_nest
 from planner.search.mixture.problem import Role
-from planner.search.mixture.space import nodes_of_replica
+from planner.search.mixture.space import nodes_of_pieces
 
 ENTRY = frozenset({Role.AGGREGATED, Role.PREFILL})
 AFTER_PREFILL = frozenset({Role.DECODE, Role.ATTENTION})
@@ -150,16 +150,16 @@ def pack_nodes(form: Formulation) -> None:
     """
     for offer_index, nodes in form.nodes.items():
         offer = form.space.offers[offer_index]
-        by_size: dict[int, list[int]] = {}
+        by_size: dict[int, list[tuple[int, float]]] = {}
         whole: list[tuple[int, float]] = []
-        for k, placement in enumerate(form.space.placements):
-            for index, count in placement.offers:
-                if index == offer_index and count <= offer.node_gpus:
-                    by_size.setdefault(count, []).append(form.replicas[k])
-                elif index == offer_index:
-                    whole.append((form.replicas[k], float(nodes_of_replica(offer, count))))
+        for k, column in enumerate(form.replicas):
+            for size, parts in form.space.pieces(k, offer_index).items():
+                if size <= offer.node_gpus:
+                    by_size.setdefault(size, []).append((column, float(parts)))
+                else:
+                    whole.append((column, float(parts * nodes_of_pieces(offer, (size,)))))
         if sizes_nest(by_size, offer.node_gpus):
-            used = [(c, float(s)) for s, columns in by_size.items() for c in columns]
+            used = [(c, n * s) for s, columns in by_size.items() for c, n in columns]
             taken = [(c, n * offer.node_gpus) for c, n in whole]
             form.model.row("node packing", offer.id, [*used, *taken, (nodes, -float(offer.node_gpus))], upper=0.0)
         else:
@@ -167,7 +167,10 @@ def pack_nodes(form: Formulation) -> None:
 
 
 def _fill_by_patterns(
-    form: Formulation, offer_index: int, by_size: dict[int, list[int]], whole: list[tuple[int, float]]
+    form: Formulation,
+    offer_index: int,
+    by_size: dict[int, list[tuple[int, float]]],
+    whole: list[tuple[int, float]],
 ) -> None:
     offer = form.space.offers[offer_index]
     sizes = tuple(sorted(by_size))
@@ -179,7 +182,7 @@ def _fill_by_patterns(
         form.model.row(
             "node packing",
             f"{offer.id} size {size}",
-            [*places, *((c, -1.0) for c in by_size[size])],
+            [*places, *((c, -n) for c, n in by_size[size])],
             lower=0.0,
         )
     total = [(column, 1.0) for column, _ in columns]

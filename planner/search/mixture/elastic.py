@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from planner.search.mixture.backends import SolverLimits, solve_linear
 from planner.search.mixture.formulation import Formulation, formulate
 from planner.search.mixture.plan import Relaxation
-from planner.search.mixture.problem import Goal, Limits, MixtureProblem, Offer
-from planner.search.mixture.space import Space, build_space
+from planner.search.mixture.problem import Goal, Limits, MixtureProblem, Offer, Role
+from planner.search.mixture.space import Pool, Space, build_space
 
 SECONDS: Final = 10.0
 LIMIT_LAWS: Final = frozenset({"inventory", "budget", "power", "spot share", "region floor", "KV link"})
@@ -25,19 +26,41 @@ def explain_infeasible(problem: MixtureProblem) -> tuple[tuple[Relaxation, ...],
     unserved = _without_capacity(problem)
     if unserved:
         return (), unserved
-    return _least_change(problem, LIMIT_LAWS), _least_change(problem, frozenset({"demand"}))
+    # A region's floor is a share of all that was asked, so it has to give way together with the demand.
+    return _least_change(problem, LIMIT_LAWS), _least_change(problem, frozenset({"demand", "region floor"}))
 
 
 def _without_capacity(problem: MixtureProblem) -> tuple[Relaxation, ...]:
-    """Classes that no template on any offer can carry, whatever the limits."""
+    """Classes that no template, or chain of templates, on any offer can carry, whatever the limits."""
     generous = replace(problem, offers=tuple(replace(o, available=None) for o in problem.offers), limits=Limits())
     space = build_space(generous)
     found = []
     for request in space.classes:
-        if not any(pool.capacity(request) > 0 for pool in space.pools):
+        able = [pool for pool in space.pools if pool.capacity(request) > 0]
+        if not able:
             message = f"request class {request.id}: no offered GPU has a capacity above 0 for it"
             found.append(Relaxation("demand", request.id, 1.0, message))
+        elif not any(_complete(zone, request.prefilled) for zone in _zones(able)):
+            roles = ", ".join(sorted({pool.template.role.value for pool in able}))
+            message = f"request class {request.id}: no complete chain of roles serves it in one region, only {roles}"
+            found.append(Relaxation("demand", request.id, 1.0, message))
     return tuple(found)
+
+
+def _zones(pools: Sequence[Pool]) -> list[dict[str, set[Role]]]:
+    """Roles by fabric, region by region."""
+    found: dict[str, dict[str, set[Role]]] = {}
+    for pool in pools:
+        found.setdefault(pool.region, {}).setdefault(pool.template.fabric, set()).add(pool.template.role)
+    return list(found.values())
+
+
+def _complete(fabrics: Mapping[str, set[Role]], prefilled: bool) -> bool:
+    """Whether these roles can serve a request from its arrival to its end; attention and FFN share a fabric."""
+    roles = set().union(*fabrics.values())
+    blocks = any({Role.ATTENTION, Role.FFN} <= here for here in fabrics.values())
+    decodes = Role.DECODE in roles or blocks
+    return Role.AGGREGATED in roles or (decodes and (prefilled or Role.PREFILL in roles))
 
 
 def _least_change(problem: MixtureProblem, laws: frozenset[str]) -> tuple[Relaxation, ...]:

@@ -11,7 +11,7 @@ from planner.search.mixture.constraints import AFTER_PREFILL, ENTRY, LATE_ENTRY
 from planner.search.mixture.formulation import Formulation
 from planner.search.mixture.patterns import fewest_nodes
 from planner.search.mixture.problem import Goal, Role
-from planner.search.mixture.space import Space, nodes_of_replica
+from planner.search.mixture.space import Space, nodes_of_pieces
 
 NOISE = 1e-9  # a smaller part of a class is rounding left by the solver
 SLACK = Fraction(1, 10**9)  # relative: conditions hold to this
@@ -141,12 +141,12 @@ def nodes_taken(space: Space, plan: ExactPlan, offer: int) -> int:
     node = space.offers[offer].node_gpus
     small: dict[int, int] = {}
     whole = 0
-    for k, placement in enumerate(space.placements):
-        for index, count in placement.offers:
-            if index == offer and count <= node:
-                small[count] = small.get(count, 0) + plan.replicas[k]
-            elif index == offer:
-                whole += plan.replicas[k] * nodes_of_replica(space.offers[offer], count)
+    for k, count in enumerate(plan.replicas):
+        for size, parts in space.pieces(k, offer).items():
+            if size <= node:
+                small[size] = small.get(size, 0) + parts * count
+            else:
+                whole += count * parts * nodes_of_pieces(space.offers[offer], (size,))
     return whole + fewest_nodes(small, node)
 
 

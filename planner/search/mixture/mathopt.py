@@ -27,12 +27,12 @@ def solve_with_mathopt(
         extras.solution_hints.append(mathopt.SolutionHint(variable_values=values))
 
     def work() -> LinearSolution:
-        result = mathopt.solve(
-            built.model,
-            engine,
-            params=parameters(solver, limits, built.scale),
-            model_params=extras,
-        )
+        options = parameters(solver, limits, built.scale)
+        try:
+            result = mathopt.solve(built.model, engine, params=options, model_params=extras)
+        except (AttributeError, RuntimeError, ValueError):
+            # A solver may refuse a model (CP-SAT: numbers out of its integer range), and MathOpt then fails to say so.
+            return LinearSolution("unknown", solver)
         return built.read(result, solver)
 
     return in_thread(work, solver, limits.seconds)

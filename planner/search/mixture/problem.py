@@ -46,6 +46,8 @@ class Template:
     kv_egress, kv_ingress : bytes/s of KV cache that one replica can send or receive (None: no limit).
     fabric : network that the replica hangs on; only ``KvLink`` looks at it.
     latency : seconds, carried through to the plan; the SLO is already in ``capacity``.
+    pieces : sizes in GPUs of the parts that each stand inside one node, by GPU type; a type that is absent has one
+        part of all its GPUs.
     """
 
     id: str
@@ -59,6 +61,11 @@ class Template:
     kv_ingress: BytesPerSecond | None = None
     fabric: str = ""
     latency: Seconds | None = None
+    pieces: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def pieces_on(self, gpu: str) -> tuple[int, ...]:
+        """Sizes of the parts on a GPU type."""
+        return self.pieces.get(gpu, (self.gpus[gpu],))
 
     @property
     def size(self) -> int:

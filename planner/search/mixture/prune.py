@@ -20,31 +20,36 @@ def undominated(problem: MixtureProblem) -> tuple[Template, ...]:
     """Drop a template if k copies of another do all it does in its place.
 
     t' dominates t if, with k = min over GPU types of floor(gpus_t / gpus_t'), k >= 1 and k * x_t' >= x_t for
-    every capacity and KV link, k * power_t' <= power_t, and k replicas of t' fit wherever one of t fits.
+    every capacity and KV link, k * power_t' <= power_t, and k replicas of t' fit wherever one of t fits. Under a
+    limit on the spot share GPUs at work on demand are worth something by themselves, so t' must take as many.
     """
+    exactly = problem.limits.spot_share is not None
     kept: list[Template] = []
     ordered = sorted(problem.templates, key=lambda t: (t.size, t.id))
     for candidate in ordered:
-        if not any(_dominates(other, candidate, problem.offers) for other in kept):
+        if not any(_dominates(other, candidate, problem.offers, exactly) for other in kept):
             kept.append(candidate)
     # A larger template may dominate an equally large one that was kept before it.
     final = [
         t
         for t in kept
         if not any(
-            o is not t and _dominates(o, t, problem.offers) and not _dominates(t, o, problem.offers) for o in kept
+            o is not t and _dominates(o, t, problem.offers, exactly) and not _dominates(t, o, problem.offers, exactly)
+            for o in kept
         )
     ]
     order = {t.id: i for i, t in enumerate(problem.templates)}
     return tuple(sorted(final, key=lambda t: order[t.id]))
 
 
-def _dominates(small: Template, large: Template, offers: Sequence[Offer]) -> bool:
+def _dominates(small: Template, large: Template, offers: Sequence[Offer], exactly: bool) -> bool:
     same = (small.model, small.role, small.fabric) == (large.model, large.role, large.fabric)
     if not same or small.gpus.keys() != large.gpus.keys():
         return False
     copies = min(large.gpus[g] // small.gpus[g] for g in large.gpus)
     if copies < 1 or copies * small.power > large.power:
+        return False
+    if exactly and any(copies * small.gpus[g] != large.gpus[g] for g in large.gpus):
         return False
     if small.utilisation != large.utilisation or not _fits_in_place(small, large, offers):
         return False
@@ -61,7 +66,11 @@ def _fits_in_place(small: Template, large: Template, offers: Sequence[Offer]) ->
     """Node packing: copies of the small one must tile the nodes that the large one takes."""
     for offer in offers:
         size = large.gpus.get(offer.gpu)
-        if size is None or offer.node_gpus == 1 or size <= offer.node_gpus:
+        if size is None or offer.node_gpus == 1:
+            continue
+        if (small.pieces or large.pieces) and small.pieces_on(offer.gpu) != large.pieces_on(offer.gpu):
+            return False
+        if size <= offer.node_gpus:
             continue
         if offer.node_gpus % small.gpus[offer.gpu] != 0:
             return False

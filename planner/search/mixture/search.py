@@ -160,7 +160,12 @@ class Search:
             self.out.stopped_by = "time limit" if limited else "solver limits"
 
     def _chain(self) -> tuple[str, ...]:
-        """Measured in benchmarks/bench_mixture.py: HiGHS proves most; CBC finishes what it leaves."""
+        """Measured in benchmarks/bench_mixture.py: HiGHS proves most; CBC finishes what it leaves.
+
+        Bounds that are not believed are no proof: after such a solver HiGHS has the word.
+        """
+        if self.options.solver in UNPROVEN:
+            return (self.options.solver, "highs")
         if self.options.solver != "auto":
             return (self.options.solver,)
         return ("highs", "pulp-cbc")

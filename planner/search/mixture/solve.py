@@ -50,11 +50,11 @@ def solve_mixture(
     seconds = time.monotonic() - started
     certificates = tuple(_certificate(goal, out, options, seconds) for goal, out in outcomes)
     last = outcomes[-1][1]
-    serves_nothing = first.status == "optimal" and problem.goals[0] is Goal.THROUGHPUT and first.value == 0
-    if first.status == "infeasible" or serves_nothing:
+    serves_nothing = problem.goals[0] is Goal.THROUGHPUT and first.value == 0
+    if first.status == "infeasible" or (serves_nothing and first.status == "optimal"):
         return MixtureResult("infeasible", None, certificates, *explain_infeasible(problem))
-    if last.plan is None:
-        return MixtureResult(first.status, None, certificates)
+    if last.plan is None or serves_nothing:
+        return MixtureResult("unknown" if serves_nothing else first.status, None, certificates)
     plan = _published(form.space, last.plan, problem, reduced.merged)
     status = "optimal" if all(out.status == "optimal" for _, out in outcomes) else "feasible"
     return MixtureResult(status, plan, certificates)

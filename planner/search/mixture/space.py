@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from planner.search.mixture.patterns import fewest_nodes
 from planner.search.mixture.problem import MixtureProblem, Offer, RequestClass, Role, Template
 
 
@@ -52,6 +54,13 @@ class Space:
         capacity = self.pools[pool].capacity(request)
         return request.rate / capacity if capacity > 0 and request.rate / capacity < math.inf else None
 
+    def pieces(self, placement: int, offer: int) -> Counter[int]:
+        """How many parts of each size a replica of a placement has on an offer."""
+        item = self.placements[placement]
+        gpu = self.offers[offer].gpu
+        here = any(index == offer for index, _ in item.offers)
+        return Counter(self.pools[item.pool].template.pieces_on(gpu) if here else ())
+
     def of_pool(self, pool: int) -> list[int]:
         """Indices of the placements of a pool."""
         return [k for k, placement in enumerate(self.placements) if placement.pool == pool]
@@ -93,16 +102,18 @@ def _places(pool: Pool, offers: tuple[Offer, ...]) -> Iterator[tuple[tuple[int, 
         fits = [
             (index, count)
             for index, offer in enumerate(offers)
-            if offer.gpu == gpu and offer.region == pool.region and _has_room(offer, count)
+            if offer.gpu == gpu and offer.region == pool.region and _has_room(offer, pool.template.pieces_on(gpu))
         ]
         per_type.append(fits)
     return product(*per_type)
 
 
-def _has_room(offer: Offer, count: int) -> bool:
-    return offer.available is None or offer.available // offer.node_gpus >= nodes_of_replica(offer, count)
+def _has_room(offer: Offer, sizes: Sequence[int]) -> bool:
+    return offer.available is None or offer.available // offer.node_gpus >= nodes_of_pieces(offer, sizes)
 
 
-def nodes_of_replica(offer: Offer, count: int) -> int:
-    """Whole nodes that a replica needs for itself, at least one."""
-    return -(-count // offer.node_gpus)
+def nodes_of_pieces(offer: Offer, sizes: Sequence[int]) -> int:
+    """Fewest nodes that hold parts of these sizes; a part larger than a node takes whole nodes for itself."""
+    small = Counter(size for size in sizes if size <= offer.node_gpus)
+    large = sum(-(-size // offer.node_gpus) for size in sizes if size > offer.node_gpus)
+    return large + fewest_nodes(small, offer.node_gpus)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.api import Catalogs, search
+from planner.job.parse import parse_job
+from planner.plan import ModeRow, PlanFile, to_json
+from planner.report.explain import explain_plan
+from planner.report.html import html_report
+from planner.report.modes import compare_modes
+from planner.report.single import time_by_operator
+from planner.report.why import GLOSSARY
+from planner.serving.layout import Layout
+from planner.serving.lengths import Lengths
+
+
+def found(**changes: Any) -> PlanFile:
+    asked = {"model": "llama-3.1-70b", "fleet": "h100-sxm:8", "isl": "2000", "osl": "300", "ttft": "2s"}
+    return search(parse_job(**{**asked, "tpot": "50ms", "simulate_top": 1, "top": 3, **changes}))
+
+
+def explained(file: PlanFile, rank: int = 1) -> dict[str, Any]:
+    return explain_plan(file, rank, Catalogs(), lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def plain() -> PlanFile:
+    return found()
+
+
+@pytest.fixture(scope="module")
+def story(plain: PlanFile) -> dict[str, Any]:
+    return explained(plain)
+
+
+def test_every_limit_is_held_against_prediction_and_simulation_and_one_is_the_tightest(story: dict[str, Any]) -> None:
+    lines = [line for line in story["why"] if " of " in line and line[:4] in ("TTFT", "TPOT")]
+    assert len(lines) == 2 and all("predicted" in line and "simulated" in line for line in lines)
+    assert sum(("tightest" in line) or ("binds" in line) for line in lines) >= 1
+    assert any(line.startswith("Plan 1 is optimal") for line in story["why"])
+
+
+def test_the_parts_of_the_mean_tpot_add_up_and_no_step_beats_the_datasheet(
+    plain: PlanFile, story: dict[str, Any]
+) -> None:
+    parts = next(line for line in story["pools"][0]["notes"] if line.startswith("mean TPOT"))
+    mean, step, others = (float(x.replace(",", "")) for x in re.findall(r"([\d.,]+) ms", parts))
+    assert mean == pytest.approx(step + others, rel=1e-3)
+    assert mean == pytest.approx(plain.plans[0].predicted.tpot_ms.mean, rel=1e-3)
+    assert step == pytest.approx(sum(story["decode_iteration_ms"].values()), rel=1e-3)
+    shares = [int(x) for line in story["pools"][0]["notes"] for x in re.findall(r"(\d+)% of", line)]
+    assert len(shares) == 2 and all(5 < share < 100 for share in shares)
+
+
+def test_relaxing_compares_closed_forms_with_closed_forms(story: dict[str, Any]) -> None:
+    rows = story["relaxing"]
+    assert rows
+    for row in rows:
+        assert row["change"] == "nothing" or row["change"].startswith("+")
+    by_limit = {name: [r["tok/s"] for r in rows if r["limit"].startswith(name)] for name in ("TTFT", "TPOT")}
+    for speeds in by_limit.values():
+        assert speeds == sorted(speeds) and len(speeds) == len(set(speeds)) >= 1  # only what changes is a row
+
+
+def test_a_limit_that_costs_nothing_is_one_row_that_says_so() -> None:
+    rows = explained(found(rate="0.2/s", fleet="h100-sxm:4", tpot="80ms", simulate_top=0))["relaxing"]
+    assert [row["change"] for row in rows] == ["nothing", "nothing"]
+
+
+def test_gpus_that_a_looser_limit_saves_are_counted() -> None:
+    rows = explained(found(rate="4/s", tpot="14ms", ttft="4s", fleet="h100-sxm:32", simulate_top=0))["relaxing"]
+    assert any("saved" in row["change"] and row["change"].startswith("-") for row in rows)
+
+
+def test_a_split_plan_is_explained_pool_by_pool() -> None:
+    split = found(modes="pd", simulate_top=0, top=1)
+    told = explained(split)
+    prefill, decode = told["pools"]
+    assert (prefill["role"], decode["role"]) == ("prefill", "decode")
+    assert "decode_iteration_ms" not in prefill and "prefill_of_one_prompt_ms" not in decode
+    assert sum(1 for line in told["why"] if "KV cache has room" in line) == 2
+    page = html_report(split, Catalogs())
+    assert "prefill" in page and "one prompt" in page and "one decode step" in page
+
+
+def test_a_lower_rank_says_how_far_it_is_behind(plain: PlanFile) -> None:
+    first = explained(plain, 2)["why"][0]
+    assert first.endswith(")") and "behind the best throughput found" in first
+
+
+def test_modes_that_tie_are_said_to_tie_and_nothing_decides_where_nothing_differs(plain: PlanFile) -> None:
+    def rows(value: float, term: float) -> PlanFile:
+        modes = [
+            ModeRow(mode="pd", plan="a", value=100.0, terms={"rate": 1.0}),
+            ModeRow(mode="af", plan="b", value=value, terms={"rate": term}),
+        ]
+        return plain.model_copy(update={"search": plain.search.model_copy(update={"modes": modes})})
+
+    assert compare_modes(rows(99.99, 1.0)) == ["the best af plan (b) ties with pd on throughput"]
+    assert compare_modes(rows(50.0, 0.5)) == [
+        "the best af plan (b) is 50.0% behind pd on throughput: rate is 0.50 times that of pd"
+    ]
+    assert compare_modes(rows(50.0, 1.0)) == ["the best af plan (b) is 50.0% behind pd on throughput"]
+
+
+def test_every_word_that_is_explained_is_an_operator_of_some_model() -> None:
+    operators: set[str] = set()
+    for model, layout in (("qwen/qwen3-next-80b-a3b", Layout(2)), ("deepseek-ai/DeepSeek-V3", Layout(1, 8, 2, 8))):
+        replica = Catalogs().replica(model, "h200-sxm", "fp8", "bf16", "vllm")
+        for spent in time_by_operator(replica, layout, 16.0, Lengths(1000.0, 100.0)).values():
+            operators |= {name for name, ms in spent.items() if ms > 0}
+    assert set(GLOSSARY) <= operators
+
+
+def test_explanations_come_in_every_form_that_text_has(
+    command: Callable[..., Any], plain: PlanFile, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(to_json(plain))
+    text = command("explain", path, "--out", tmp_path / "why.md", "--out", tmp_path / "why.json").out
+    assert "Memory of the fullest GPU" in text and "of a decode step" in text and "What relaxing one limit buys" in text
+    assert "| operator |" in (tmp_path / "why.md").read_text()
+    assert json.loads((tmp_path / "why.json").read_text())["plan"]["#"] == 1
+    assert command("explain", path, "-o", "yaml").out.startswith("plan:")
