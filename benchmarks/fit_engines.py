@@ -225,7 +225,9 @@ def _entries(table: Mapping[str, list[float]]) -> str:
 
 
 SECTIONS = {
-    "overhead": ("step", "sequence", "layer_gap", "latent_gap", "recurrent_gap", "sparse_gap", "moe_gap", "quantise_gap"),
+    "overhead": (
+        "step", "sequence", "layer_gap", "latent_gap", "recurrent_gap", "sparse_gap", "moe_gap", "quantise_gap",
+    ),
     "kernels": (
         "dense_slowdown", "attention_slowdown", "expert_slowdown", "collective_slowdown", "chunk_slowdown",
         "collective_wait", "evenness",

@@ -121,7 +121,11 @@ class Catalogs:
         entry = self.profile.find(model.id, supply.accelerator.id, engine.id)
         if entry is None:
             return supply
-        return replace(supply, efficiency=replace(supply.efficiency, basis="calibrated"), engine=entry.apply(engine.on(supply.accelerator.vendor)))
+        return replace(
+            supply,
+            efficiency=replace(supply.efficiency, basis="calibrated"),
+            engine=entry.apply(engine.on(supply.accelerator.vendor)),
+        )
 
 
 def search(

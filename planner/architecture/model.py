@@ -247,8 +247,8 @@ class Model:
     A block whose two mixers work side by side (Falcon-H1) is two layers, the first without a feed-forward
     half, and a shortcut MoE (LongCat) is a layer without a mixer. ``positions`` learned position embeddings
     of width ``hidden`` (GPT-2, OPT) count in the total but not as active. ``extra_parameters``: final norm,
-    head bias and the like. ``published_fp8``: how the 8-bit checkpoint of a wide model that its maker publishes is scaled,
-    ``fp8`` (by tensor or channel; also where there is none) or ``fp8_block``.
+    head bias and the like. ``published_fp8``: how the 8-bit checkpoint is scaled that the maker of a wide model
+    publishes, ``fp8`` (by tensor or channel; also where there is none) or ``fp8_block``.
     """
 
     id: str

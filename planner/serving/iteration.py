@@ -195,7 +195,7 @@ class _Pass:
     def _quantised(self, form: WeightFormat, times: Array, inputs: float = 1.0) -> None:
         """Kernels that bring ``inputs`` of products to block-scaled 8 bits (one scale for 128 elements of a token).
 
-        Each starts on its own: 1.4 to 2.4 us in a captured graph on an H200 (benchmarks/measure_kernels.py), plus what
+        Each starts on its own: 1.4 to 2.4 us in a captured graph on an H200 (benchmarks/data/kernels_h200.csv), plus what
         the next one waits. Per-tensor and 4-bit scales are fused into the norm or activation before.
         """
         if form.math == "fp8_block":
@@ -295,9 +295,7 @@ class _Pass:
     def _expert_bytes(self, ffn: MoeFfn, tokens: Array, weight_bytes: float) -> Array:
         """Weights of the experts that ``tokens`` reach, on one rank."""
         one = sum(linear.parameters for linear in expert_linears(ffn, self.hidden)) * weight_bytes
-        reached = active_experts(
-            float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness
-        )
+        reached = active_experts(float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness)
         return np.asarray(reached * one / (self.layouts.ep * self.layouts.expert_tp))
 
     def _norms(self, layer: Layer, times: Array) -> None:
