@@ -77,6 +77,8 @@ BudgetOption = Annotated[str | None, typer.Option("--budget", help="Most to spen
 SolverOption = Annotated[str, typer.Option("--solver", help="auto, highs, scip, cp-sat or pulp-cbc.")]
 TimeLimitOption = Annotated[str, typer.Option("--time-limit", help="Stop there with the best plan and its gap.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
+ShowArg = Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)]
+NameArg = Annotated[str | None, typer.Argument(help="Name or alias.", show_default=False)]
 
 
 def _version(value: bool) -> None:
@@ -431,8 +433,8 @@ def schema(
 
 @catalog_app.command("gpus")
 def catalog_gpus(
-    action: Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Argument(help="Name or alias.", show_default=False)] = None,
+    action: ShowArg = None,
+    name: NameArg = None,
     output: OutputOption = "table",
     catalog: CatalogOption = None,
     debug: DebugOption = False,
@@ -447,7 +449,7 @@ def catalog_gpus(
 
 @catalog_app.command("models")
 def catalog_models(
-    action: Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)] = None,
+    action: ShowArg = None,
     name: Annotated[str | None, typer.Argument(help="Name, alias or config.json.", show_default=False)] = None,
     output: OutputOption = "table",
     catalog: CatalogOption = None,
@@ -462,26 +464,39 @@ def catalog_models(
 
 
 @catalog_app.command("nodes")
-def catalog_nodes(output: OutputOption = "table", catalog: CatalogOption = None, debug: DebugOption = False) -> None:
-    """List servers and instance types with their networks."""
-    from planner.report.emit import emit_rows
-    from planner.report.listing import list_nodes
+def catalog_nodes(
+    action: ShowArg = None,
+    name: NameArg = None,
+    output: OutputOption = "table",
+    catalog: CatalogOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """List servers and instance types with their networks, or show one."""
+    from planner.report.listing import list_nodes, show_node
 
-    emit_rows(list_nodes(_catalogs(catalog)), output)
+    catalogs = _catalogs(catalog)
+    _list_or_show(action, name, output, lambda: list_nodes(catalogs), lambda n: show_node(catalogs, n))
 
 
 @catalog_app.command("engines")
-def catalog_engines(output: OutputOption = "table", catalog: CatalogOption = None, debug: DebugOption = False) -> None:
-    """List serving engine profiles."""
-    from planner.report.emit import emit_rows
-    from planner.report.listing import list_engines
+def catalog_engines(
+    action: ShowArg = None,
+    name: NameArg = None,
+    output: OutputOption = "table",
+    catalog: CatalogOption = None,
+    debug: DebugOption = False,
+) -> None:
+    """List serving engine profiles, or show one."""
+    from planner.report.listing import list_engines, show_engine
 
-    emit_rows(list_engines(_catalogs(catalog)), output)
+    catalogs = _catalogs(catalog)
+    _list_or_show(action, name, output, lambda: list_engines(catalogs), lambda n: show_engine(catalogs, n))
 
 
 @catalog_app.command("prices")
 def catalog_prices(
-    gpu: Annotated[str | None, typer.Argument(help="Only this GPU.", show_default=False)] = None,
+    action: Annotated[str | None, typer.Argument(help="Only this GPU; or 'show' and it.", show_default=False)] = None,
+    name: NameArg = None,
     output: OutputOption = "table",
     catalog: CatalogOption = None,
     debug: DebugOption = False,
@@ -490,6 +505,9 @@ def catalog_prices(
     from planner.report.emit import emit_rows
     from planner.report.listing import list_prices
 
+    gpu = name if action == "show" else action
+    if (action == "show") != (name is not None):
+        raise InputError(f"catalog: cannot read {name or action!r}", hint="planner catalog prices show h100-sxm")
     emit_rows(list_prices(_catalogs(catalog), gpu), output)
 
 

@@ -509,3 +509,15 @@ def test_help_names_every_command(command: Command) -> None:
         assert name in shown.out
     assert command("search", "-h").code == 0
     refused(command("serch"), "No such command", "search")
+
+
+@pytest.mark.parametrize(
+    ("what", "name", "said"),
+    [("nodes", "a3-highgpu-8g", "tcpx"), ("engines", "vllm", "chunk_tokens"), ("prices", "t4", "g4dn.xlarge"),
+     ("gpus", "t4", "datasheet"), ("models", "llama-3.1-8b", "config.json")],
+)  # fmt: skip
+def test_every_listing_shows_one_entry_with_its_source(command: Command, what: str, name: str, said: str) -> None:
+    shown = command("catalog", what, "show", name, "-o", "json")
+    assert shown.code == 0 and said in shown.out
+    refused(command("catalog", what, "show", name + "-x"), "unknown")
+    refused(command("catalog", what, "show"), "cannot read")

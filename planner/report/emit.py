@@ -46,8 +46,8 @@ def emit(render: Render, output: str, out: Sequence[Path] | None, saved: Render 
     sys.stdout.write(render(output))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new one, never a part. Raises InputError."""
+def write_whole(path: Path, text: str, option: str = "--out") -> None:
+    """Write a file so that a reader sees the old or the new one, never a part. Raises InputError naming ``option``."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
         try:
@@ -61,7 +61,7 @@ def write_whole(path: Path, text: str) -> None:
             os.unlink(name)
             raise
     except OSError as problem:
-        raise InputError(f"--out {path}: cannot be written: {problem.strerror}") from None
+        raise InputError(f"{option} {path}: cannot be written: {problem.strerror}") from None
 
 
 def emit_plans(found: PlanFile, output: str, out: Sequence[Path] | None) -> None:

@@ -26,4 +26,4 @@ def emit_report(found: PlanFile, path: Path | None, catalogs: Catalogs) -> None:
     if path is not None:
         from planner.report.html import html_report
 
-        write_whole(path, html_report(found, catalogs))
+        write_whole(path, html_report(found, catalogs), "--report")

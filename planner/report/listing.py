@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from planner.api import Catalogs
@@ -9,6 +10,8 @@ from planner.architecture.catalog import known_models
 from planner.architecture.parameters import active_parameters, mtp_parameters, total_parameters
 from planner.architecture.precision import available_weights, weight_bytes
 from planner.architecture.state import kv_bytes_per_token, kv_growth_per_token, state_bytes
+from planner.errors import UnknownNameError
+from planner.plan import significant
 from planner.serving.engine import known_engines, load_engine
 from planner.units import GIB
 
@@ -122,6 +125,14 @@ def list_nodes(catalogs: Catalogs) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def show_node(catalogs: Catalogs, name: str) -> dict[str, Any]:
+    """One server or instance type. Raises UnknownNameError."""
+    rows = {row["id"]: row for row in list_nodes(catalogs)}
+    if name.lower() not in rows:
+        raise UnknownNameError("server", name, rows, listing="planner catalog nodes")
+    return rows[name.lower()]
+
+
 def list_engines(catalogs: Catalogs) -> list[dict[str, Any]]:
     """One row per engine profile."""
     engines = [load_engine(name, catalogs.folders) for name in known_engines(catalogs.folders)]
@@ -133,6 +144,14 @@ def list_engines(catalogs: Catalogs) -> list[dict[str, Any]]:
         }
         for e in engines
     ]  # fmt: skip
+
+
+def show_engine(catalogs: Catalogs, name: str) -> dict[str, Any]:
+    """Every value of one engine profile, times in seconds and sizes in bytes; what the values rest on is in the file
+    hardware_catalog/engines. Raises UnknownNameError."""
+    engine = load_engine(name, catalogs.folders)
+    values = {field.name: getattr(engine, field.name) for field in fields(engine)}
+    return {key: significant(value) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def list_prices(catalogs: Catalogs, gpu: str | None = None) -> list[dict[str, Any]]:

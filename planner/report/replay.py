@@ -42,7 +42,7 @@ def emit_replay(done: Replayed, output: str, out: Sequence[Path] | None, timelin
     """Print and save a finished simulation. What was read wrong or cut short is said on stderr."""
     record = done.record()
     if timeline is not None:
-        write_whole(timeline, timeline_text(done.run.timeline, timeline.suffix.lower()))
+        write_whole(timeline, timeline_text(done.run.timeline, timeline.suffix.lower()), "--timeline")
 
     def render(form: str) -> str:
         match form:

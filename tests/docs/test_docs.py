@@ -66,3 +66,19 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in DOCS.rglob("*.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_that_the_readme_names_exists_with_its_options() -> None:
+    """Options of the README stand in the help of their command, so that nobody is sent into an error."""
+    from typer.main import get_command
+
+    import cli
+
+    root = get_command(cli.app)
+    named = re.findall(r"`planner ([a-z]+)([^`]*)`", (DOCS.parent / "README.md").read_text())
+    assert len(named) > 12
+    for name, rest in named:
+        command = root.commands[name]  # type: ignore[attr-defined]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, f"planner {name}{rest}"
+
