@@ -195,8 +195,8 @@ class _Pass:
     def _quantised(self, form: WeightFormat, times: Array, inputs: float = 1.0) -> None:
         """Kernels that bring ``inputs`` of products to block-scaled 8 bits (one scale for 128 elements of a token).
 
-        Each starts on its own: 1.4 to 2.4 us in a captured graph on an H200 (benchmarks/data/kernels_h200.csv), plus what
-        the next one waits. Per-tensor and 4-bit scales are fused into the norm or activation before.
+        Each starts on its own: 1.4 to 2.4 us in a captured graph on an H200 (benchmarks/data/kernels_h200.csv), plus
+        what the next one waits. Per-tensor and 4-bit scales are fused into the norm or activation before.
         """
         if form.math == "fp8_block":
             self.ledger.add("kernel gaps", np.asarray(inputs * self.replica.engine.quantise_gap), times)
