@@ -1,11 +1,12 @@
 """Compare the cost model with kernels timed on a GPU that no constant was fitted on.
 
 ``benchmarks/data/kernels_h200.csv``: our own timings on one H200 (700 W, driver 580, torch 2.11 with CUDA 13,
-FlashInfer 0.5.3), 2026-11-27. Each kernel ran back to back in one captured CUDA graph over rotating buffers larger than the L2
-cache, so weights and caches come cold from memory as in serving and a launch costs what it costs in a graph; the median
-of three replays counts. Products are cuBLASLt's, decode attention is FlashInfer's paged kernel on tensor cores, prefill
-cuDNN's and FlashAttention-2's. ``decode_step`` is a whole iteration of a Llama-3.1-8B-shaped model (32 layers, head,
-argmax; random weights, 16 tokens a page) in one graph: what an engine runs on the GPU, without its host.
+FlashInfer 0.5.3), 2026-11-27. Each kernel ran back to back in one captured CUDA graph over rotating buffers larger
+than the L2 cache, so weights and caches come cold from memory as in serving and a launch costs what it costs in a
+graph; the median of three replays counts. Products are cuBLASLt's, decode attention is FlashInfer's paged kernel on
+tensor cores, prefill cuDNN's and FlashAttention-2's. ``decode_step`` is a whole iteration of a Llama-3.1-8B-shaped
+model (32 layers, head, argmax; random weights, 16 tokens a page) in one graph: what an engine runs on the GPU,
+without its host.
 
     python benchmarks/score_kernels.py
 """
