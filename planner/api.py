@@ -107,6 +107,7 @@ class Catalogs:
         """Build the replica of catalog names; an empty ``kv`` is what the engine does by default."""
         accelerator = self.hardware.accelerator(gpu)
         profile = load_engine(engine or "vllm", self.folders, version=version, date=date)
+        profile = profile.on(accelerator.vendor)
         weights = _WEIGHT_NAMES.get(weights, weights)
         known = self.model(model)
         kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile, accelerator)
@@ -122,7 +123,11 @@ class Catalogs:
         entry = self.profile.find(model.id, supply.accelerator.id, engine.id)
         if entry is None:
             return supply
-        return replace(supply, efficiency=replace(supply.efficiency, basis="calibrated"), engine=entry.apply(engine))
+        return replace(
+            supply,
+            efficiency=replace(supply.efficiency, basis="calibrated"),
+            engine=entry.apply(engine.on(supply.accelerator.vendor)),
+        )
 
 
 def search(
