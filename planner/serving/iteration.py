@@ -22,6 +22,7 @@ from planner.architecture.model import (
     Part,
     Shard,
 )
+from planner.architecture.precision import WeightFormat
 from planner.architecture.state import attended_tokens
 from planner.cost.attention import (
     attention_decode_seconds,
@@ -189,6 +190,16 @@ class _Pass:
                 **self.common,
             )
             self._add(name, seconds, times * copies)
+            self._quantised(form, times)
+
+    def _quantised(self, form: WeightFormat, times: Array, inputs: float = 1.0) -> None:
+        """Kernels that bring ``inputs`` of products to block-scaled 8 bits (one scale for 128 elements of a token).
+
+        Each starts on its own: 1.4 to 2.4 us in a captured graph on an H200 (benchmarks/data/kernels_h200.csv), plus
+        what the next one waits. Per-tensor and 4-bit scales are fused into the norm or activation before.
+        """
+        if form.math == "fp8_block":
+            self.ledger.add("kernel gaps", np.asarray(inputs * self.replica.engine.quantise_gap), times)
 
     def _mixer(self, layer: Layer, times: Array) -> None:
         match layer.mixer:
@@ -283,14 +294,13 @@ class _Pass:
             math=form.math, weight_bytes=form.bytes_per_weight,
             evenness=self.replica.engine.evenness, **self.common,
         )  # fmt: skip
+        self._quantised(form, times, inputs=2.0)  # of the first and of the last product
         self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
 
     def _expert_bytes(self, ffn: MoeFfn, tokens: Array, weight_bytes: float) -> Array:
         """Weights of the experts that ``tokens`` reach, on one rank."""
         one = sum(linear.parameters for linear in expert_linears(ffn, self.hidden)) * weight_bytes
-        reached = active_experts(
-            float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness
-        )
+        reached = active_experts(float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness)
         return np.asarray(reached * one / (self.layouts.ep * self.layouts.expert_tp))
 
     def _norms(self, layer: Layer, times: Array) -> None:
