@@ -354,7 +354,8 @@ def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
     leading = sorted(best.items(), key=lambda item: outcome.ranked.index(item[1]))
     return [
         ModeRow(
-            mode=mode, plan=", ".join(str(pool) for pool in c.pools),
+            mode=mode,
+            plan=", ".join(str(pool) for pool in c.pools),
             value=significant(objective_value(c, outcome.objective, percentile)),
             terms={name: significant(value) for name, value in c.terms(percentile).items()},
         )

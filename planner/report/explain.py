@@ -104,7 +104,7 @@ def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[s
 def reasons(plan: Plan, job: Job) -> list[str]:
     """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the prefill pool."""
     lines = [*why.limits(plan, job), *plan.notes]
-    lines += [why.cache(pool) for pool in plan.pools if pool.role != "ffn"]
+    lines += [why.cache(pool, len(plan.pools) == 1) for pool in plan.pools if pool.role != "ffn"]
     if plan.mode == "pd":
         lines.append(_busier(plan.pools[0], plan))
     return lines

@@ -14,7 +14,7 @@ import numpy as np
 
 from planner.job.slo import Slo
 from planner.search.candidates import Family
-from planner.search.pools import DecodePool, largest_batch, undominated
+from planner.search.pools import DecodePool, largest_batch
 from planner.search.reject import Rejected, Rejections
 from planner.search.supply import Supply
 from planner.serving.afd import AttentionFfn, Workers, attention_half, split_problem
@@ -72,7 +72,8 @@ def attention_ffn_pool(
     split = AttentionFfn(replica, blocks)
     layouts = [Layout(int(tp), int(n * dp)) for n, tp, dp, *_ in rows]
     role = Role(replica, Layouts.of(layouts, column=False), np.ones(len(rows)), (split, workers))
-    slots = np.asarray(role.memory(lengths).slots)
+    budget = role.memory(lengths)
+    slots = np.asarray(budget.slots)
     table = role.table(float(slots.max(initial=1.0)), lengths)
     alone, batch, possible = largest_batch(table, slots, slo, lengths)
     if not possible.any():
@@ -86,11 +87,14 @@ def attention_ffn_pool(
     kept = [i for i in _leading(workers, rate, alone, slo) if possible[i]]
     few = _family(family, [layouts[i] for i in kept])
     own = (split, workers.rows(kept))
-    return DecodePool(supply, available, few, batch[kept], tpot[kept], rate[kept], alone[kept], own, ffn[:2])
+    held = budget.rows(kept, len(rows))
+    return DecodePool(
+        supply, available, few, batch[kept], tpot[kept], rate[kept], alone[kept], table.rows(kept), held, own, ffn[:2]
+    )  # fmt: skip
 
 
 def _leading(workers: Workers, rate: Array, alone: Array, slo: Slo) -> list[int]:
-    """Of each number of workers the best row, undominated: cuts of attention and micro-batches that do not matter
+    """Of each number of workers the best row: cuts of attention and micro-batches that do not matter
     would otherwise fill the list with one plan in many guises."""
     best: dict[tuple[float, float], int] = {}
     faster = alone if slo.tpot is None and slo.e2e is None else -rate
@@ -99,8 +103,7 @@ def _leading(workers: Workers, rate: Array, alone: Array, slo: Slo) -> list[int]
         known = best.get(counts)
         if known is None or (faster[i], -rate[i]) < (faster[known], -rate[known]):
             best[counts] = i
-    rows = np.array(sorted(best.values()))
-    return [int(rows[i]) for i in undominated(workers.gpus[rows], rate[rows], [alone[rows]])]
+    return sorted(best.values())
 
 
 def _family(family: Family, layouts: list[Layout]) -> Family:

@@ -52,7 +52,6 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
         if "aggregated" in job.modes:
             outcome.ranked += _candidates(family, supply, gpus, job, outcome)
     if {"pd", "af"} & set(job.modes):
-        outcome.exhaustive = False  # pools are pruned by role and matched by rate, which proves nothing
         if progress is not None:
             progress("prefill and decode pools")
         outcome.ranked += split_candidates(members, job, outcome)
@@ -73,11 +72,12 @@ def families(
     for supply in sorted(supplies, key=lambda s: s.accelerator.id):
         gpus = affordable(supply, job)
         found = layouts(model, supply.accelerator, gpus, outcome.rejections, job.max_gpus_per_replica)
+        served = supply.engine or engine.on(supply.accelerator.vendor)
         for weights in weight_choices(model, supply.accelerator, job.weights):
             for kv in kv_choices(supply.accelerator, weights, job.kv, engine):
                 if progress is not None:
                     progress(f"{supply.accelerator.id} {weights} kv {kv}: {len(found)} layouts")
-                replica = Replica(model, supply.accelerator, supply.efficiency, supply.engine or engine, weights, kv)
+                replica = Replica(model, supply.accelerator, supply.efficiency, served, weights, kv)
                 outcome.candidates += len(found)
                 family = fitting(replica, found, job.workload, outcome.rejections)
                 if family is not None:

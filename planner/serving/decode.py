@@ -51,6 +51,10 @@ class DecodeTable:
         knots = np.geomspace(1.0, max(largest, 2.0), 4 * _KNOTS)
         return cls(knots, np.broadcast_to(seconds(knots[None, :]), (rows, len(knots))))
 
+    def rows(self, kept: ArrayLike) -> DecodeTable:
+        """Some of the rows."""
+        return DecodeTable(self.knots, self.seconds[np.asarray(kept, dtype=int)])
+
     def at(self, batch: Array) -> Array:
         """D at ``batch`` [rows]; below the first knot the first is taken."""
         rows = np.arange(len(self.seconds))
