@@ -12,6 +12,7 @@ from planner.search.mixture import MixturePlan, MixtureResult, ReplicaCount
 from planner.search.ranking import Candidate, Outcome
 from planner.search.rerate import at_rate
 
+_FULL = 1 - 1e-4
 _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
@@ -72,8 +73,9 @@ def pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[
     found = []
     for klass, rate in rates.items():
         unit = menu.candidates[kind.template, klass]
-        if len(menu.classes) == 1 and rate > 0:
-            unit = at_rate(unit, min(rate / kind.count, unit.rate))
+        # At its capacity a unit is known exactly; finding its batch again would only add rounding.
+        if len(menu.classes) == 1 and 0 < rate / kind.count < unit.rate * _FULL:
+            unit = at_rate(unit, rate / kind.count)
         found.append((_copies(unit, kind.count), rate))
     return found
 

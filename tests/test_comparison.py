@@ -12,6 +12,7 @@ import pytest
 
 from planner.api import Catalogs, compare, search
 from planner.comparison import Comparison, merged
+from planner.comparison.fleets import largest
 from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest, parse_comparison
 from planner.job.parse import parse_job
@@ -291,3 +292,19 @@ def test_no_replica_misses_a_limit_at_the_load_it_is_given() -> None:
                           modes="aggregated,pd", weights=None, kv=None))  # fmt: skip
     best = plan(found, "l40s:2,a100-sxm-80gb:6")
     assert best.predicted.tpot_ms.p95 <= 60 and best.predicted.ttft_ms.p95 <= 2000
+
+
+@pytest.mark.parametrize("lengths", [("500", "400"), ("2000", "100")])
+def test_goodput_with_pods_equals_brute_force_over_the_menu(lengths: tuple[str, str]) -> None:
+    """All ways to put replicas and pods on one L40S and seven H200, by dynamic programming over GPU counts."""
+    request = asked("l40s:1,h200-sxm:7", model="llama-3.1-70b", isl=lengths[0], osl=lengths[1], ttft="2s", tpot="60ms",
+                    modes="aggregated,pd", weights=None, kv=None)  # fmt: skip
+    known = Catalogs()
+    supplies = largest(known.fleet_offer(request.fleets[0]).supplies)
+    engine, job = load_engine("vllm"), request.job
+    menu = build_menu(known.model(job.model), engine, supplies, job, request.classes, None, job.modes)
+    units = [(t.gpus.get("l40s", 0), t.gpus.get("h200-sxm", 0), t.capacity["all"]) for t in menu.templates]
+    best: dict[tuple[int, int], float] = {}
+    for x, y in itertools.product(range(2), range(8)):
+        best[x, y] = max([0.0, *(best[x - i, y - j] + h for i, j, h in units if i <= x and j <= y)])
+    assert plan(compare(request), "l40s:1,h200-sxm:7").predicted.request_rate == pytest.approx(best[1, 7], rel=1e-5)

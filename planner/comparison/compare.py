@@ -23,6 +23,8 @@ from planner.serving.engine import Engine
 GOALS = {"cost": Goal.COST, "gpus": Goal.GPUS, "energy": Goal.POWER, "throughput": Goal.THROUGHPUT}
 # Solves until no replica misses a limit at its load; before the last one all pipelines are taken out.
 _ATTEMPTS = 6
+# Latencies near a capacity are interpolated in tables: so much above a limit is not a miss.
+_ROUNDING = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ class _Solver:
     def _misses(self, candidate: Candidate) -> bool:
         slo, m = self.asked.job.slo, candidate.per_replica
         seen = {"ttft": m.ttft[slo.percentile], "tpot": m.tpot[slo.percentile], "e2e": m.e2e[slo.percentile]}
-        return any(seen[name] > limit * (1 + 1e-6) for name, limit in slo.limits.items())
+        return any(seen[name] > limit * (1 + _ROUNDING) for name, limit in slo.limits.items())
 
     def marginal(self, union: FleetOffer, scale: float | None) -> tuple[Marginal, ...]:
         """Both views of one more GPU: money saved at the asked rate, and output gained when everything is used."""
