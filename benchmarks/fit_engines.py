@@ -51,6 +51,7 @@ KNOBS = [
     Knob("recurrent_gap", 30e-6, 0.5, old=False),
     Knob("sparse_gap", 10e-6, 0.5, old=False),
     Knob("moe_gap", 20e-6, 0.5, old=False),
+    Knob("quantise_gap", 2e-6, 0.5, old=False),
     Knob("layer_gap", 40e-6, 0.5, old=True),
     Knob("moe_gap", 20e-6, 0.5, old=True),
     Knob("offset", 20e-3, 0.7, ("vllm",), old=False),
@@ -59,6 +60,7 @@ KNOBS = [
     Knob("offset", 20e-3, 0.7, ("atom",), old=False),
     Knob("decode_steps", 2.0, 0.6, ("vllm",), old=False),
     Knob("decode_steps", 8.0, 0.6, ("sglang",), old=False),
+    Knob("decode_steps", 2.0, 0.6, ("sglang",), old=False, vendor="AMD"),
     Knob("decode_steps", 2.0, 0.6, TRT, old=False),
     Knob("decode_steps", 2.0, 0.6, ("atom",), old=False),
     Knob("burst_rounds", 8.0, 0.5, old=False),
@@ -205,7 +207,8 @@ def bands_text(points: Sequence[Measured], found: Sequence[Estimate], day: str) 
 def left_out_text(points: Sequence[Measured], thetas: Mapping[str, LeftOutThetas], day: str) -> str:
     """What validation/left_out.json holds."""
     knobs = [
-        {"field": k.field, "prior": k.prior, "sd": k.sd, "engines": list(k.engines), "old": k.old} for k in KNOBS
+        {"field": k.field, "prior": k.prior, "sd": k.sd, "engines": list(k.engines), "old": k.old, "vendor": k.vendor}
+        for k in KNOBS
     ]
     values = {
         name: {group_name(label): [float(f"{v:.4g}") for v in values_of(theta)] for label, theta in table.items()}
@@ -222,7 +225,9 @@ def _entries(table: Mapping[str, list[float]]) -> str:
 
 
 SECTIONS = {
-    "overhead": ("step", "sequence", "layer_gap", "latent_gap", "recurrent_gap", "sparse_gap", "moe_gap"),
+    "overhead": (
+        "step", "sequence", "layer_gap", "latent_gap", "recurrent_gap", "sparse_gap", "moe_gap", "quantise_gap",
+    ),
     "kernels": (
         "dense_slowdown", "attention_slowdown", "expert_slowdown", "collective_slowdown", "chunk_slowdown",
         "collective_wait", "evenness",
@@ -245,6 +250,7 @@ def write_constants(theta: Theta) -> None:
             path = folder / f"{engine}.toml"
             text = path.read_text(encoding="utf-8")
             header = f"era.{section}" if knob.old and "[[era]]" in text else section
+            header += f".vendor.{knob.vendor}" if knob.vendor else ""
             path.write_text(with_value(text, header, key, float(f"{value * scale:.3g}")), encoding="utf-8")
 
 

@@ -89,7 +89,8 @@ class PoolSpeculation(_Model):
 
 
 class Pool(_Model):
-    """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally."""
+    """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally;
+    attention and FFN workers make up ``instances`` of a split model with so many ``micro_batches`` in flight each."""
 
     role: Role
     gpu: str
@@ -103,6 +104,7 @@ class Pool(_Model):
     memory: PoolMemory
     request_rate: float | None = None
     micro_batches: int = 1
+    instances: int = 1
     speculation: PoolSpeculation | None = None
     tuning: Tuning | None = None
 
@@ -215,6 +217,9 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
 
+UNMEASURED = "attention-FFN split: kernels and theory, held to one published deployment; measure before you build it"
+
+
 def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, verdict: Verdict | None = None) -> Plan:
     """Write a candidate down as a plan, at the load of its ``verdict`` where it has one."""
     certificate = _certificate(candidate, outcome, percentile)
@@ -241,7 +246,7 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
         usd_per_million_output_tokens=_rounded(candidate.usd_per_million_tokens),
         predicted=predicted,
         simulated=verdict.simulated if verdict else None,
-        notes=list(verdict.notes) if verdict else [],
+        notes=[*(verdict.notes if verdict else ()), *([UNMEASURED] if candidate.mode == "af" else [])],
         pools=[_pool(pool) for pool in candidate.pools],
         certificate=certificate,
         basis=basis,
@@ -262,6 +267,7 @@ def _pool(pool: Share) -> Pool:
         running_batch=significant(pool.batch),
         engine=replica.engine.id,
         micro_batches=pool.micro_batches,
+        instances=pool.instances,
         speculation=pool_speculation(replica.speculation),
         tuning=pool_tuning(replica),
         memory=PoolMemory(
@@ -401,7 +407,8 @@ def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
     leading = sorted(best.items(), key=lambda item: outcome.ranked.index(item[1]))
     return [
         ModeRow(
-            mode=mode, plan=", ".join(str(pool) for pool in c.pools),
+            mode=mode,
+            plan=", ".join(str(pool) for pool in c.pools),
             value=significant(objective_value(c, outcome.objective, percentile)),
             terms={name: significant(value) for name, value in c.terms(percentile).items()},
         )

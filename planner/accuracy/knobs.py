@@ -23,6 +23,7 @@ class Knob:
     field : of `Engine`; prior in its unit, sd of the logarithm around it.
     engines : those it belongs to, none for all. ``old``: True for static batches, which are 2023-24 software, False for
         serving, None for both.
+    vendor : of the GPU, empty for any.
     """
 
     field: str
@@ -30,20 +31,22 @@ class Knob:
     sd: float
     engines: tuple[str, ...] = ()
     old: bool | None = None
+    vendor: str = ""
 
-    def touches(self, point: Point) -> bool:
-        """Whether the knob changes the engine of a point."""
+    def touches(self, point: Point, engine: Engine) -> bool:
+        """Whether the knob changes the engine of a point, as it runs on the GPUs of a vendor."""
         era = self.old is None or self.old == (point.mode == "static")
-        return era and (not self.engines or point.engine in self.engines)
+        place = not self.vendor or self.vendor == engine.vendor
+        return era and place and (not self.engines or point.engine in self.engines)
 
     @property
     def name(self) -> str:
         """How tables and files call it."""
         era = {None: "", True: " old", False: " new"}[self.old]
-        return f"{self.field} {'/'.join(self.engines or ('all',))}{era}"
+        return f"{self.field} {'/'.join(self.engines or ('all',))}{era} {self.vendor}".rstrip()
 
 
 def turned(engine: Engine, point: Point, knobs: Sequence[Knob], values: Sequence[float]) -> Engine:
     """The profile of a point with the knobs that touch it at ``values``; later knobs win."""
-    changes = {knob.field: value for knob, value in zip(knobs, values, strict=True) if knob.touches(point)}
+    changes = {knob.field: value for knob, value in zip(knobs, values, strict=True) if knob.touches(point, engine)}
     return replace(engine, **changes)  # type: ignore[arg-type]

@@ -57,6 +57,7 @@ def load_left_out() -> LeftOut:
     """Read the constants that ship with planner."""
     data = json.loads((catalog_root("validation") / FILE).read_text(encoding="utf-8"))
     knobs = tuple(
-        Knob(row["field"], row["prior"], row["sd"], tuple(row["engines"]), row["old"]) for row in data["knobs"]
+        Knob(row["field"], row["prior"], row["sd"], tuple(row["engines"]), row["old"], row["vendor"])
+        for row in data["knobs"]
     )
     return LeftOut(data["fitted"], data["rows"], knobs, data["left_out"])

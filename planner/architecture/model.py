@@ -247,7 +247,8 @@ class Model:
     A block whose two mixers work side by side (Falcon-H1) is two layers, the first without a feed-forward
     half, and a shortcut MoE (LongCat) is a layer without a mixer. ``positions`` learned position embeddings
     of width ``hidden`` (GPT-2, OPT) count in the total but not as active. ``extra_parameters``: final norm,
-    head bias and the like.
+    head bias and the like. ``published_fp8``: how the 8-bit checkpoint is scaled that the maker of a wide model
+    publishes, ``fp8`` (by tensor or channel; also where there is none) or ``fp8_block``.
     """
 
     id: str
@@ -262,10 +263,16 @@ class Model:
     mtp_extra_parameters: int = 0
     max_context: int | None = None
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    published_fp8: str = "fp8"
     aliases: tuple[str, ...] = ()
     source: str = ""
 
     @property
     def groups(self) -> tuple[LayerGroup, ...]:
         """Equal layers counted, in order of first appearance."""
-        return tuple(LayerGroup(layer, count) for layer, count in Counter(self.layers).items())
+        # Files and families repeat one object; hashing it once, not once a layer, matters to a search over layouts.
+        distinct = {id(layer): layer for layer in self.layers}
+        counts: Counter[Layer] = Counter()
+        for key, count in Counter(map(id, self.layers)).items():
+            counts[distinct[key]] += count
+        return tuple(LayerGroup(layer, count) for layer, count in counts.items())

@@ -84,4 +84,3 @@ def _config(plan: Deployment, group: Group, name: str) -> dict[str, Any]:
     data = {f"{group.name}.yaml": yaml_file(plan, trtllm_config(plan, group))}
     kind = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata(plan, f"{name}-{group.name}", group)}
     return {**kind, "data": data}
-

@@ -22,6 +22,7 @@ from planner.report.modes import compare_modes
 from planner.report.plans import plan_rows, pool_text, verdict
 from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
+from planner.report.stages import stage_times, stages_text
 from planner.search.candidates import lengths_of
 from planner.serving.layout import Layout
 from planner.units import format_duration
@@ -52,6 +53,7 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
         **pools[0],
         "pools": pools,
         "rejected": [row.model_dump() for row in found.search.rejected],
+        "stages": stage_times(plan, job, catalogs) if plan.mode == "af" else {},
         "relaxing": relaxing(job, catalogs, progress),
     }
 
@@ -107,7 +109,7 @@ def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[s
 def reasons(plan: Plan, job: Job) -> list[str]:
     """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the prefill pool."""
     lines = [*why.limits(plan, job), *plan.notes]
-    lines += [why.cache(pool) for pool in plan.pools if pool.role != "ffn"]
+    lines += [why.cache(pool, len(plan.pools) == 1) for pool in plan.pools if pool.role != "ffn"]
     lines += [
         speculation_text(pool.speculation.model_dump())
         for pool in plan.pools
@@ -201,6 +203,8 @@ def _text(found: dict[str, Any], form: str) -> str:
     parts += [*(f"{mark}{line}" for line in found["why"]), ""]
     for pool in pools:
         parts += _pool_text(pool, form, mark, alone=len(pools) == 1)
+    if found["stages"]:
+        parts += stages_text(found["stages"], form)
     if found["rejected"]:
         parts += [
             "Why the other candidates fell out, with the nearest miss of each reason",

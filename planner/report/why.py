@@ -11,7 +11,7 @@ from planner.architecture.model import Part
 from planner.architecture.parameters import active_parameters
 from planner.job.job import Job
 from planner.plan import Plan, Pool
-from planner.report.plans import latency
+from planner.report.plans import latency, pool_text
 from planner.serving.replica import Replica
 from planner.units import GIB, format_duration
 
@@ -42,7 +42,10 @@ def limits(plan: Plan, job: Job) -> Iterator[str]:
             "" if plan.simulated is None else f", {latency(plan.simulated, f'{name}_ms', percentile):,.4g} simulated"
         )
         tightest = len(used) > 1 and used[name] == max(used.values())
-        verdict = "binds" if used[name] >= _BINDS else f"{used[name]:.0%} used" + (", the tightest" if tightest else "")
+        verdict = f"{used[name]:.0%} used" + (", the tightest" if tightest else "")
+        if used[name] >= _BINDS:
+            over = used[name] - 1
+            verdict = "binds" if over < 0.005 else f"binds, {over:.0%} over in the simulation"
         yield (
             f"{name.upper()} {percentile} {predicted:,.4g} ms predicted{simulated}, of {format_duration(limit)}: "
             f"{verdict}"
@@ -51,10 +54,10 @@ def limits(plan: Plan, job: Job) -> Iterator[str]:
         yield "no latency limit was asked: the plan runs close to saturation"
 
 
-def cache(pool: Pool) -> str:
-    """How full the KV cache is."""
+def cache(pool: Pool, alone: bool) -> str:
+    """How full the KV cache of a pool is, which is named where it is not ``alone``."""
     filled = pool.running_batch / max(pool.max_batch, 1)
-    where = "" if pool.role == "aggregated" else f"{pool.role}: "
+    where = "" if alone else f"{pool_text(pool)}: "
     return (
         f"{where}the KV cache has room for {pool.max_batch:,} requests per attention rank, {pool.running_batch:,.0f} "
         f"run ({filled:.0%})" + ("" if filled < _BINDS else ": memory binds")

@@ -19,7 +19,9 @@ from planner.serving.decode import DecodeTable, decode_rate
 from planner.serving.latency import slots_needed, z_score
 from planner.serving.layout import Array, BoolArray, Layout, Layouts
 from planner.serving.lengths import Lengths
+from planner.serving.memory import Memory
 from planner.serving.prefill import PrefillTimes, prefill_times
+from planner.serving.replica import Replica
 
 _LOADS = np.concatenate([np.linspace(0.02, 0.9, 23), 1.0 - np.geomspace(0.08, 0.005, 9)])
 _BISECTIONS = 40
@@ -38,6 +40,11 @@ class PrefillPool:
     def gpus(self) -> Array:
         """GPUs of a replica, [n]."""
         return gpus_of(self.family)
+
+    @property
+    def most(self) -> Array:
+        """Replicas that the fleet allows, [n]."""
+        return np.floor(self.available / self.gpus + 1e-9)
 
     @property
     def capacity(self) -> Array:
@@ -59,7 +66,8 @@ class PrefillPool:
 @dataclass(frozen=True, slots=True)
 class DecodePool:
     """Layouts of one family that may decode, [n], each at the largest batch that keeps the TPOT limit; with ``blocks``
-    the layouts are those of all attention workers of a split together."""
+    the layouts are those of all attention workers of a split together, and ``ffn`` where its feed-forward workers come
+    from (GPUs of the same kind, or of another)."""
 
     supply: Supply
     available: int
@@ -68,12 +76,45 @@ class DecodePool:
     tpot: Array
     rate: Array
     alone: Array
+    table: DecodeTable
+    memory: Memory
     blocks: tuple[AttentionFfn, Workers] | None = None
+    ffn: tuple[Supply, int] | None = None
 
     @property
     def gpus(self) -> Array:
         """GPUs of a replica, [n]."""
         return gpus_of(self.family) if self.blocks is None else self.blocks[1].gpus
+
+    @property
+    def uses(self) -> list[tuple[Supply, int, Array]]:
+        """GPU types of a replica: supply, GPUs available, GPUs in each replica [n]."""
+        if self.blocks is None or self.ffn is None or self.ffn[0].accelerator.id == self.supply.accelerator.id:
+            return [(self.supply, self.available, self.gpus)]
+        workers = self.blocks[1]
+        return [(self.supply, self.available, workers.attention_gpus), (*self.ffn, workers.ffn_side)]
+
+    @property
+    def most(self) -> Array:
+        """Replicas that the fleet allows, [n]."""
+        return np.asarray(np.min([np.floor(there / gpus + 1e-9) for _, there, gpus in self.uses], axis=0))
+
+    @property
+    def price(self) -> Array | None:
+        """US dollars per hour of a replica, [n]; None when a price is unknown."""
+        prices = [(supply.price, gpus) for supply, _, gpus in self.uses]
+        known = [price * gpus for price, gpus in prices if price is not None]
+        return np.asarray(sum(known)) if len(known) == len(prices) else None
+
+    @property
+    def power(self) -> Array:
+        """Watts of a replica at the limits of its boards, [n]."""
+        return np.asarray(sum(supply.accelerator.power * gpus for supply, _, gpus in self.uses))
+
+
+def compatible(prefill: Replica, decode: Replica) -> bool:
+    """Whether one can take over from the other: the same cache, and the same draft, whose cache travels too."""
+    return prefill.kv == decode.kv and str(prefill.speculation) == str(decode.speculation)
 
 
 def gpus_of(family: Family) -> Array:
@@ -81,18 +122,22 @@ def gpus_of(family: Family) -> Array:
     return np.array([float(layout.gpus) for layout in family.layouts])
 
 
-def prefill_pool(supply: Supply, available: int, family: Family) -> PrefillPool:
-    """Evaluate every layout as a prefill replica and keep the undominated ones."""
+def prefill_pool(supply: Supply, available: int, family: Family, *, pruned: bool = True) -> PrefillPool:
+    """Evaluate every layout as a prefill replica; ``pruned`` keeps those that no copies of another replace."""
     times = prefill_times(family.replica, family.columns, family.lengths)
-    shape = (len(family.layouts), 1)
-    capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0)))
-    nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])
-    kept = undominated(gpus_of(family), capacity, [alone, -nics])
+    kept = list(range(len(family.layouts)))
+    if pruned:
+        shape = (len(family.layouts), 1)
+        capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0)))
+        nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])
+        kept = undominated(gpus_of(family), capacity, [alone, -nics])
     few = family.only([family.layouts[i] for i in kept])
     return PrefillPool(supply, available, few, times.rows(kept, 1))
 
 
-def decode_pool(supply: Supply, available: int, family: Family, slo: Slo, lengths: Lengths) -> DecodePool | None:
+def decode_pool(
+    supply: Supply, available: int, family: Family, slo: Slo, lengths: Lengths, *, pruned: bool = True
+) -> DecodePool | None:
     """Evaluate every layout as a decode replica at its largest allowed batch; None where no layout keeps the limit."""
     flat = Layouts.of(family.layouts, column=False)
     slots = np.broadcast_to(family.memory.slots, (len(family.layouts), 1))[:, 0]
@@ -103,9 +148,13 @@ def decode_pool(supply: Supply, available: int, family: Family, slo: Slo, length
     tpot = table.at(low)
     rate = np.where(possible, decode_rate(flat, low, tpot, lengths), 0.0)
     nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])
-    kept = [i for i in undominated(gpus_of(family), rate, [alone, -nics]) if possible[i]]
+    good = undominated(gpus_of(family), rate, [alone, -nics]) if pruned else range(len(rate))
+    kept = [i for i in good if possible[i]]
     few = family.only([family.layouts[i] for i in kept])
-    return DecodePool(supply, available, few, low[kept], tpot[kept], rate[kept], alone[kept])
+    held = family.memory.rows(kept, len(family.layouts))
+    return DecodePool(
+        supply, available, few, low[kept], tpot[kept], rate[kept], alone[kept], table.rows(kept), held
+    )  # fmt: skip
 
 
 def largest_batch(table: DecodeTable, slots: Array, slo: Slo, lengths: Lengths) -> tuple[Array, Array, BoolArray]:

@@ -24,7 +24,8 @@ Role = Literal["aggregated", "prefill", "decode", "attention", "ffn"]
 @dataclass(frozen=True, slots=True)
 class Share:
     """Equal replicas of one layout on one GPU type in one role; ``batch`` requests in work per attention rank,
-    ``slots`` how many fit; ``price`` US dollars per GPU and hour, None when unknown.
+    ``slots`` how many fit; ``price`` US dollars per GPU and hour, None when unknown. Replicas of attention and
+    feed-forward workers make up ``instances`` of a split model, each with ``micro_batches`` in flight.
     """
 
     role: Role
@@ -36,6 +37,7 @@ class Share:
     memory: GpuMemory
     price: UsdPerHour | None
     micro_batches: int = 1
+    instances: int = 1
 
     @property
     def gpus(self) -> int:
@@ -96,6 +98,16 @@ class Candidate:
     def replicas(self) -> int:
         """Replicas of the pool that decodes."""
         return self.emitting.replicas
+
+    @property
+    def instances(self) -> int:
+        """Whole models of the pool that decodes: its replicas, or the groups that attention and FFN workers make up."""
+        return self.emitting.instances if self.mode == "af" else self.replicas
+
+    @property
+    def ranks(self) -> int:
+        """Attention ranks of one of them."""
+        return self.layout.attention_dp * self.replicas // self.instances
 
     @property
     def slots(self) -> float:

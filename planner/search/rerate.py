@@ -8,15 +8,15 @@ import numpy as np
 
 from planner.search.candidates import Family, batch_at_rate, metrics_at
 from planner.search.ranking import Candidate
-from planner.search.split_metrics import roles_of, running, state_metrics
-from planner.serving.layout import Layouts
+from planner.search.split_metrics import roles_of, running, split_workers, state_metrics
+from planner.serving.layout import Layout, Layouts
 from planner.serving.memory import memory
 from planner.serving.pd import open_split
 
 
 def at_rate(candidate: Candidate, rate: float) -> Candidate:
     """Return ``candidate`` carrying ``rate`` requests/s, at most its own, with the metrics of that load."""
-    if candidate.mode == "pd":
+    if candidate.mode != "aggregated":
         return _split_at_rate(candidate, rate)
     columns = Layouts.of([candidate.layout])
     lengths = candidate.lengths
@@ -31,9 +31,16 @@ def at_rate(candidate: Candidate, rate: float) -> Candidate:
 
 
 def _split_at_rate(candidate: Candidate, rate: float) -> Candidate:
-    prefill, decode = candidate.pools
-    row = (prefill.layout, decode.layout, prefill.replicas, decode.replicas)
-    flow = open_split(*roles_of(prefill.replica, decode.replica, [row]), np.array([rate]), candidate.lengths)
+    prefill, decode = candidate.pools[0], candidate.emitting
+    layout = Layout(decode.layout.tp, candidate.ranks) if candidate.mode == "af" else decode.layout
+    row = (prefill.layout, layout, prefill.replicas, candidate.instances)
+    first, second = roles_of(prefill.replica, decode.replica, [row])
+    if candidate.mode == "af":
+        second = replace(second, blocks=split_workers(candidate))
+    flow = open_split(first, second, np.array([rate]), candidate.lengths)
     (metrics,) = state_metrics(flow)
-    pools = tuple(replace(pool, batch=b) for pool, b in zip(candidate.pools, running(flow, 0), strict=True))
+    computing, decoding = running(flow, 0)
+    # Feed-forward workers see the requests of all attention ranks, a micro-batch at a time.
+    load = {"prefill": computing, "ffn": decoding * candidate.ranks / decode.micro_batches}
+    pools = tuple(replace(pool, batch=load.get(pool.role, decoding)) for pool in candidate.pools)
     return replace(candidate, pools=pools, rate=rate, per_replica=metrics)

@@ -63,7 +63,6 @@ def search(
         if "aggregated" in job.modes:
             outcome.ranked += _candidates(family, supply, gpus, job, outcome)
     if {"pd", "af"} & set(job.modes):
-        outcome.exhaustive = False  # pools are pruned by role and matched by rate, which proves nothing
         if progress is not None:
             progress("prefill and decode pools")
         outcome.ranked += split_candidates(members, job, outcome)
@@ -86,11 +85,12 @@ def families(
         gpus = affordable(supply, job)
         most = job.max_gpus_per_replica
         found = layouts(model, supply.accelerator, gpus, outcome.rejections, most, context_widths(job))
+        served = supply.engine or engine.on(supply.accelerator.vendor)
         for weights in weight_choices(model, supply.accelerator, job.weights):
             for kv in kv_choices(supply.accelerator, weights, job.kv, engine):
                 if progress is not None:
                     progress(f"{supply.accelerator.id} {weights} kv {kv}: {len(found)} layouts")
-                plain = Replica(model, supply.accelerator, supply.efficiency, supply.engine or engine, weights, kv)
+                plain = Replica(model, supply.accelerator, supply.efficiency, served, weights, kv)
                 for replica in drafting.replicas(plain) if drafting else (plain,):
                     legal = found if replica.speculation is None else one_stage(found, replica, outcome.rejections)
                     outcome.candidates += len(legal)

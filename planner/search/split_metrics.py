@@ -12,16 +12,15 @@ from planner.job.job import Job
 from planner.search.candidates import GpuMemory, Metrics, lengths_of
 from planner.search.pools import DecodePool, PrefillPool, name_of
 from planner.search.ranking import Candidate, Outcome, Role, Share
+from planner.search.rate_matching import Matches, operating_points
 from planner.search.reject import Rejected
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Array, Layout, Layouts
 from planner.serving.memory import Memory
 from planner.serving.pd import Role as PoolRole
-from planner.serving.pd import SplitFlow, SplitLoop, closed_split, open_split
+from planner.serving.pd import SplitFlow, SplitLoop, closed_split
 from planner.serving.replica import Replica
-
-# Where the closed form of the pair search was a little too good, a little less load keeps the limits.
-_LEVELS = (1.0, 0.97, 0.92, 0.85, 0.7, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,15 @@ class Match:
     def name(self) -> str:
         """How the ledger calls it; orders equal scores."""
         first, second = self.layouts
-        return (
+        name = (
             f"prefill {name_of(self.prefill.family, first)} x{self.n_prefill}, "
             f"decode {name_of(self.decode.family, second)} x{self.n_decode}"
         )
+        if self.decode.blocks is None:
+            return name
+        split, workers = self.decode.blocks
+        count, gpu = workers.ffn[self.j], split.ffn.accelerator.id
+        return f"{name} with {count:g} ffn workers {gpu} {split.ffn.weights}"
 
 
 def roles_of(
@@ -77,25 +81,17 @@ def _grouped(matches: Sequence[Match]) -> Iterator[tuple[list[Match], tuple[Pool
         yield members, (first, second)
 
 
-def open_matches(matches: Sequence[Match], job: Job, outcome: Outcome) -> list[Candidate]:
-    """Poisson arrivals: each match at its rate, or a little below where that misses a limit."""
+def candidates_of(matches: Matches, job: Job) -> list[Candidate]:
+    """Matches of two pools at their exact operating points, as candidates."""
+    flow, _ = operating_points(matches, job)
     found = []
-    levels = _LEVELS if job.workload.rate is None else _LEVELS[:1]
-    for members, roles in _grouped(matches):
-        rates = np.array([m.rate for m in members])
-        best: dict[int, Candidate] = {}
-        for level in levels:
-            flow = open_split(*roles, rates * level, lengths_of(job.workload))
-            table = state_metrics(flow)
-            for index, metrics in enumerate(table):
-                if index in best:
-                    continue
-                missed = _missed(metrics, flow, index, job)
-                if missed is None:
-                    best[index] = _candidate(members[index], metrics, flow, index, job)
-                elif level == levels[-1]:
-                    outcome.rejections.add(replace(missed, candidate=members[index].name))
-        found += list(best.values())
+    for row, metrics in enumerate(state_metrics(flow)):
+        counts = int(matches.n_prefill[row]), int(matches.n_decode[row])
+        match = Match(
+            matches.prefill, matches.decode, int(matches.i[row]), int(matches.j[row]), *counts,
+            float(flow.rate[row]), float(matches.bound[row]),
+        )  # fmt: skip
+        found.append(_candidate(match, metrics, flow, row, job))
     return found
 
 
@@ -159,7 +155,8 @@ def _candidate(match: Match, metrics: Metrics, state: SplitFlow | SplitLoop, row
     compute = share("prefill", match.prefill, first, match.n_prefill, computing, state.prefill.memory)
     decode = share("decode", match.decode, second, match.n_decode, decoding, state.memory)
     pools = (compute, *attention_and_ffn(match, decode)) if match.decode.blocks else (compute, decode)
-    there = {pool.supply.accelerator.id: pool.supply.count for pool in (match.prefill, match.decode)}
+    supplies = [match.prefill.supply, *(supply for supply, _, _ in match.decode.uses)]
+    there = {supply.accelerator.id: supply.count for supply in supplies}
     return Candidate(
         pools, sum(there.values()) - sum(pool.gpus for pool in pools), metrics.rate * match.n_decode,
         job.workload.osl, metrics, lengths_of(job.workload), job.workload.concurrency,
@@ -175,12 +172,24 @@ def attention_and_ffn(match: Match, decode: Share) -> tuple[Share, Share]:
     _, blocks = split.memories(own, match.decode.family.lengths)
     held = GpuMemory(float(blocks.weights[0]), float(blocks.activations[0]), 0.0)
     layout = Layout(decode.layout.tp, decode.layout.attention_dp // n_a)
-    attention = replace(decode, role="attention", layout=layout, replicas=n_a * decode.replicas, micro_batches=m)
+    decode = replace(decode, micro_batches=m, instances=decode.replicas)
+    attention = replace(decode, role="attention", layout=layout, replicas=n_a * decode.replicas)
+    supply = match.decode.supply if match.decode.ffn is None else match.decode.ffn[0]
+    ranks = decode.layout.attention_dp
     ffn = replace(
-        decode, role="ffn", layout=Layout(node, ep=ep), replicas=n_f * decode.replicas, memory=held, micro_batches=m,
-        batch=decode.batch * decode.layout.attention_dp / m, slots=decode.slots * decode.layout.attention_dp,
+        decode, role="ffn", replica=split.ffn, price=supply.price, layout=Layout(node, ep=ep), memory=held,
+        replicas=n_f * decode.replicas, batch=decode.batch * ranks / m, slots=decode.slots * ranks,
     )  # fmt: skip
     return ffn, attention
+
+
+def split_workers(candidate: Candidate) -> tuple[AttentionFfn, Workers]:
+    """The attention and feed-forward workers of one instance of an attention-FFN plan."""
+    pools = {pool.role: pool for pool in candidate.pools}
+    attention, ffn = pools["attention"], pools["ffn"]
+    counts = attention.replicas // attention.instances, ffn.replicas // ffn.instances
+    workers = Workers.one(attention.layout, ffn.layout, counts, attention.micro_batches)
+    return AttentionFfn(attention.replica, ffn.replica), workers
 
 
 def running(state: SplitFlow | SplitLoop, row: int) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """Prefill and decode pools of their own, matched at whole replica counts.
 
-For every pair of undominated layouts and every number of prefill replicas, the decode replicas worth looking at are
-those that just fail and just manage to take what the prefill pool delivers, and all that the fleet has left: between
-them the rate does not rise and the cost does not fall. The best count of each pair is then evaluated exactly.
+Under Poisson arrivals every layout pair and every count of replicas is bounded and the best are found with a proof
+(rate_matching.py). In a closed loop, pairs of undominated layouts are evaluated at thinned counts, without one.
+`pair_grid` offers the decode replicas that just fail and just manage to take what a prefill pool delivers.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.job.job import Job
-from planner.search.attention_ffn import attention_ffn_pool
+from planner.search.attention_ffn import attention_ffn_pools
 from planner.search.candidates import Family, lengths_of
-from planner.search.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
+from planner.search.pools import DecodePool, PrefillPool, compatible, decode_pool, prefill_pool
 from planner.search.ranking import Candidate, Outcome
+from planner.search.rate_matching import MOST_MATCHES, Matches, best_matches, best_rate, bounded, counts_of, thinned
 from planner.search.reject import Rejected
-from planner.search.split_metrics import Match, closed_matches, open_matches
+from planner.search.split_metrics import Match, candidates_of, closed_matches
 from planner.search.supply import Supply, objective_of
 from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layouts
 from planner.serving.pd import Role, handover
-from planner.serving.replica import Replica
 from planner.serving.transfer import TransferOptions
 
 Members = list[tuple[Supply, int, Family]]
 _COUNTS = 64
 _CLOSED_COUNTS = 5
-_KEPT = 48
+_KEPT = 12
 _KEPT_CLOSED = 1500
 _LINK_SHARE = 0.95
 
@@ -39,27 +39,85 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     whether decode replicas are whole, split between attention and feed-forward workers, or either."""
     lengths = lengths_of(job.workload)
     members = [member for member in (_that_transfer(*member, outcome) for member in members) if member[2].layouts]
-    senders = [prefill_pool(*member) for member in members]
+    closed = job.workload.concurrency is not None
+    senders = [prefill_pool(*member, pruned=closed) for member in members]
     receivers: list[DecodePool | None] = []
-    for member in members:
-        if "pd" in job.modes:
-            receivers.append(decode_pool(*member, job.slo, lengths))
-        if "af" in job.modes and member[2].replica.speculation is None:
-            receivers.append(attention_ffn_pool(*member, job.slo, lengths, outcome.rejections))
-    matches: list[Match] = []
-    for prefill in senders:
-        for decode in receivers:
-            if decode is not None and _compatible(prefill.family.replica, decode.family.replica):
-                matches += _matches(prefill, decode, job, outcome)
-    matches.sort(key=lambda match: (match.score, match.name))
-    if job.workload.concurrency is not None:
-        return closed_matches(matches[:_KEPT_CLOSED], job, outcome)
-    return open_matches(matches[:_KEPT], job, outcome)
+    if "pd" in job.modes:
+        receivers += [decode_pool(*member, job.slo, lengths, pruned=closed) for member in members]
+    if "af" in job.modes:
+        plain = [member for member in members if member[2].replica.speculation is None]
+        receivers += attention_ffn_pools(plain, job.slo, lengths, outcome.rejections)
+        outcome.exhaustive = False  # of each number of workers only the best cut goes on
+    pairs = [
+        (prefill, decode) for prefill in senders for decode in receivers
+        if decode is not None and compatible(prefill.family.replica, decode.family.replica)
+    ]  # fmt: skip
+    outcome.exhaustive &= not closed  # pools are pruned by role and counts thinned
+    found: list[Candidate] = []
+    for af in (False, True):  # each mode has its leaders evaluated, so that they can be compared
+        own = [pair for pair in pairs if (pair[1].blocks is not None) == af]
+        if not closed:
+            found += _sized(own, job, outcome)
+            continue
+        matches = [match for pair in own for match in _matches(*pair, job, outcome)]
+        matches.sort(key=lambda match: (match.score, match.name))
+        found += closed_matches(matches[:_KEPT_CLOSED], job, outcome)
+    return found
 
 
-def _compatible(prefill: Replica, decode: Replica) -> bool:
-    """Whether one can take over from the other: the same cache, and the same draft, whose cache travels too."""
-    return prefill.kv == decode.kv and str(prefill.speculation) == str(decode.speculation)
+def _sized(pairs: list[tuple[PrefillPool, DecodePool]], job: Job, outcome: Outcome) -> list[Candidate]:
+    """Poisson arrivals: the best match of the best layout pairs, proved where the fleet is small enough."""
+    thin = None
+    while sum(_count(*pair, thin) for pair in pairs) > MOST_MATCHES:
+        thin = 64 if thin is None else thin // 2
+        outcome.exhaustive = False
+    groups = []
+    for prefill, decode in pairs:
+        matches = bounded(prefill, decode, job, thin)
+        outcome.candidates += len(prefill.gpus) * len(decode.gpus)
+        outcome.points += len(matches.bound)
+        if len(matches.bound):
+            groups.append(matches)
+        else:
+            _record(prefill, decode, job, outcome)
+    ranking = best_matches(groups, job, max(job.top, _KEPT))
+    outcome.exhaustive &= ranking.proved
+    outcome.points += ranking.evaluated
+    if groups and not ranking.best:
+        _record_missed(groups, job, outcome)
+    found: list[Candidate] = []
+    for index, group in enumerate(groups):
+        rows = [row for _, owner, row in ranking.best if owner == index]
+        found += candidates_of(group.rows(np.array(rows)), job) if rows else []
+    return found
+
+
+def _count(prefill: PrefillPool, decode: DecodePool, thin: int | None) -> int:
+    rows = [counts_of(pool.most) for pool in (prefill, decode)]
+    first, second = (len((x if thin is None else thinned(*x, thin))[0]) for x in rows)
+    return first * second
+
+
+def _record(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome) -> None:
+    """No match of two pools reaches the limits or the rate even by its bound: say which is missed."""
+    names = f"prefill {prefill.supply.accelerator.id}, decode {decode.supply.accelerator.id}"
+    pairs, asked = len(prefill.gpus) * len(decode.gpus), job.workload.rate
+    most = best_rate(prefill, decode, job)
+    if asked is None or most <= 0:
+        need, have = "a prompt computed and moved within the limits", "no pair of layouts that does"
+        outcome.rejections.add(Rejected("split misses ttft even when idle", names, need, have, 1.0), pairs)
+        return
+    need, have = f"{asked:.4g} requests/s from the fleet", f"{most:.4g} requests/s"
+    outcome.rejections.add(Rejected("fleet too small to split", names, need, have, asked / most - 1), pairs)
+
+
+def _record_missed(groups: list[Matches], job: Job, outcome: Outcome) -> None:
+    """Bounds promised what no exact evaluation kept."""
+    for group in groups:
+        names = f"prefill {group.prefill.supply.accelerator.id}, decode {group.decode.supply.accelerator.id}"
+        load = "even when idle" if job.workload.rate is None else "at this load"
+        miss = Rejected(f"split misses a limit {load}", names, "a limit less tight", "no match that keeps it", 1.0)
+        outcome.rejections.add(miss, len(group.bound))
 
 
 def _that_transfer(supply: Supply, available: int, family: Family, outcome: Outcome) -> tuple[Supply, int, Family]:
@@ -91,6 +149,20 @@ class PairGrid:
         g_prefill, g_decode = self.prefill.gpus[:, None, None, None], self.decode.gpus[None, None, :, None]
         return self.n_prefill * g_prefill, self.n_decode * g_decode
 
+    @property
+    def cost(self) -> Array | None:
+        """US dollars per hour; None when a price is unknown."""
+        first, second = self.prefill.supply.price, self.decode.price
+        if first is None or second is None:
+            return None
+        return np.asarray(self.gpus[0] * first + self.n_decode * second[None, None, :, None])
+
+    @property
+    def power(self) -> Array:
+        """Watts at the limits of the boards."""
+        own = self.gpus[0] * self.prefill.supply.accelerator.power
+        return np.asarray(own + self.n_decode * self.decode.power[None, None, :, None])
+
 
 def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome) -> Iterator[Match]:
     grid = pair_grid(prefill, decode, job)
@@ -100,7 +172,7 @@ def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcom
     outcome.candidates += len(prefill.gpus) * len(decode.gpus)
     score = np.where(grid.valid, _score(grid, job), np.inf)
     if not np.isfinite(score).any():
-        _record(grid, job, outcome)
+        _record(prefill, decode, job, outcome)
     shape = np.broadcast_shapes(grid.rate.shape, score.shape)
     counts = [np.broadcast_to(x, shape) for x in (grid.n_prefill, grid.n_decode, grid.rate)]
     every = job.workload.concurrency is not None
@@ -115,9 +187,10 @@ def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcom
 
 def pair_grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> PairGrid | None:
     """Every replica count of every pair of layouts that is worth a look; None where the fleet holds no pair."""
-    same = prefill.supply.accelerator.id == decode.supply.accelerator.id
-    most = int((prefill.available - (decode.gpus.min() if same else 0)) // prefill.gpus.min())
-    if most < 1 or decode.available < decode.gpus.min():
+    gpu = prefill.supply.accelerator.id
+    own = [gpus.min() for supply, _, gpus in decode.uses if supply.accelerator.id == gpu]
+    most = int((prefill.available - sum(own)) // prefill.gpus.min())
+    if most < 1 or any(available < gpus.min() for _, available, gpus in decode.uses):
         return None
     closed = job.workload.concurrency is not None
     counts = _thinned(most, _CLOSED_COUNTS if closed else _COUNTS)
@@ -125,8 +198,10 @@ def pair_grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> PairGrid | 
     per_replica = prefill.rates(counts, slack, job.slo.percentile)[:, :, :, None]
     n_prefill = counts[None, :, None, None]
     delivered = per_replica * n_prefill
-    left = decode.available - (n_prefill * prefill.gpus[:, None, None, None] if same else 0.0)
-    room = np.floor(left / decode.gpus[None, None, :, None] + 1e-9)
+    room = np.full((1, 1, 1, 1), np.inf)
+    for supply, available, gpus in decode.uses:
+        taken = n_prefill * prefill.gpus[:, None, None, None] if supply.accelerator.id == gpu else 0.0
+        room = np.minimum(room, np.floor((available - taken) / gpus[None, None, :, None] + 1e-9))
     each = _decode_rate(decode, job)[None, None, :, None]
     n_decode = _decode_counts(delivered, each, room, job)
     rate = np.minimum(np.minimum(delivered, n_decode * each), _link_rate(links, n_prefill, n_decode))
@@ -204,11 +279,10 @@ def _at_least(grid: PairGrid, job: Job) -> PairGrid:
 
 
 def _within_budget(grid: PairGrid, job: Job) -> PairGrid:
-    prices = grid.prefill.supply.price, grid.decode.supply.price
-    if job.budget is None or prices[0] is None or prices[1] is None:
+    cost = grid.cost
+    if job.budget is None or cost is None:
         return grid
-    gpus = grid.gpus
-    valid = grid.valid & (gpus[0] * prices[0] + gpus[1] * prices[1] <= job.budget * (1 + 1e-12))
+    valid = grid.valid & (cost <= job.budget * (1 + 1e-12))
     return PairGrid(grid.prefill, grid.decode, grid.n_prefill, grid.n_decode, grid.rate, valid)
 
 
@@ -216,8 +290,7 @@ def _score(grid: PairGrid, job: Job) -> Array:
     """What the objective makes of a count, smaller is better; ties go to fewer GPUs."""
     first, second = grid.gpus
     gpus, rate = first + second, np.maximum(grid.rate, 1e-300)
-    prices = grid.prefill.supply.price, grid.decode.supply.price
-    cost = gpus * 1e3 if prices[0] is None or prices[1] is None else first * prices[0] + second * prices[1]
+    cost = gpus * 1e3 if grid.cost is None else grid.cost
     objective = objective_of(job)
     if job.workload.concurrency is not None and objective in ("cost", "gpus"):
         return np.asarray(cost if objective == "cost" else gpus + 0.0 * rate)
@@ -229,8 +302,7 @@ def _score(grid: PairGrid, job: Job) -> Array:
         case "gpus":
             return np.asarray(gpus - rate * 1e-9)
         case "energy":
-            power = [pool.supply.accelerator.power for pool in (grid.prefill, grid.decode)]
-            return np.asarray((first * power[0] + second * power[1]) / rate)
+            return grid.power / rate
         case _:
             return _idle_latency(grid, job) + 1e-9 * gpus - 1e-12 * rate
 
@@ -239,17 +311,3 @@ def _idle_latency(grid: PairGrid, job: Job) -> Array:
     own = grid.prefill.times.own(0.0)[:, :, None, None]
     tokens = lengths_of(job.workload).decodes
     return np.asarray(own + tokens * grid.decode.alone[None, None, :, None] + 0.0 * grid.rate)
-
-
-def _record(grid: PairGrid, job: Job, outcome: Outcome) -> None:
-    """No count of any pair works: say which comes nearest."""
-    names = f"prefill {grid.prefill.supply.accelerator.id}, decode {grid.decode.supply.accelerator.id}"
-    pairs = len(grid.prefill.gpus) * len(grid.decode.gpus)
-    best = float(grid.rate.max(initial=0.0))
-    if best <= 0:
-        need, have = "a prompt computed and moved within the limits", "no pair of layouts that does"
-        outcome.rejections.add(Rejected("split misses ttft even when idle", names, need, have, 1.0), pairs)
-        return
-    asked = job.workload.rate or best
-    need, have = f"{asked:.4g} requests/s from the fleet", f"{best:.4g} requests/s"
-    outcome.rejections.add(Rejected("fleet too small to split", names, need, have, asked / best - 1), pairs)

@@ -22,14 +22,15 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from planner.architecture.model import Attention, LatentAttention, Layer, Model, MoeFfn, Part
 from planner.cost.elementwise import elementwise_seconds
 from planner.cost.gemm import gemm_seconds
 from planner.serving.ffn_messages import Messages, dispatch_bytes, messages
-from planner.serving.ffn_worker import FfnWorkers
+from planner.serving.ffn_worker import FfnWorkers, each_layer
 from planner.serving.iteration import ACTIVATION_BYTES, IN_GRAPH_LAUNCH, Work, iteration_ledger
-from planner.serving.layout import Array, Layouts, floats
+from planner.serving.layout import Array, Layout, Layouts, floats
 from planner.serving.legality import ShapeProblem
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
@@ -55,7 +56,7 @@ def split_problem(model: Model) -> ShapeProblem | None:
 
 def attention_half(replica: Replica) -> Replica:
     """Embedding, attention of every layer, head."""
-    layers = tuple(Layer(layer.mixer, None) for layer in replica.model.layers)
+    layers = each_layer(replica.model, lambda layer: Layer(layer.mixer, None))
     return replace(replica, model=replace(replica.model, layers=layers))
 
 
@@ -72,12 +73,25 @@ class Workers:
     ffn_gpus: Array
     micro_batches: Array
 
+    @classmethod
+    def one(cls, attention: Layout, ffn: Layout, counts: tuple[int, int], micro_batches: int) -> Workers:
+        """One row: attention workers and feed-forward workers of these layouts, so many of each."""
+        numbers = (counts[0], attention.tp, attention.attention_dp, counts[1], ffn.ep, ffn.gpus, micro_batches)
+        return cls(*(np.array([float(x)]) for x in numbers))
+
     def rows(self, kept: Sequence[int]) -> Workers:
         """Some of the rows."""
         index = np.asarray(kept, dtype=int)
-        return Workers(
-            self.attention[index], self.attention_tp[index], self.attention_dp[index], self.ffn[index],
-            self.ffn_ep[index], self.ffn_gpus[index], self.micro_batches[index],
+        return Workers(*(x[index] for x in self._members()))
+
+    def column(self) -> Workers:
+        """The same rows as a column [n, 1]."""
+        return Workers(*(x.reshape(-1, 1) for x in self._members()))
+
+    def _members(self) -> tuple[Array, ...]:
+        return (
+            self.attention, self.attention_tp, self.attention_dp, self.ffn, self.ffn_ep, self.ffn_gpus,
+            self.micro_batches,
         )  # fmt: skip
 
     @property
@@ -176,15 +190,24 @@ class AttentionFfn:
         return FfnWorkers.of(self.ffn, workers.ffn, workers.ffn_gpus, workers.ffn_ep)
 
     def stages(self, workers: Workers, requests: Array, lengths: Lengths) -> Stages:
-        """Evaluate ``requests`` running over all attention workers [rows]."""
+        """Evaluate ``requests`` running over all attention workers [rows], evenly but for chance in their lengths."""
         micro = requests / workers.micro_batches
+        own = micro / workers.ranks
+        return self.stages_of(workers, own, micro, lengths.decode_context, barrier(own, workers.ranks, lengths))
+
+    def stages_of(
+        self, workers: Workers, own: Array, micro: Array, context: ArrayLike, waiting: Array | float = 1.0
+    ) -> Stages:
+        """Stages of a micro-batch of ``micro`` tokens, ``own`` of them on the fullest attention rank at a mean
+        ``context``; ``waiting`` is the slowest rank's attention over that."""
         blocks = self.blocks(workers)
         sent, held = blocks.visits()
-        own = self._attention(workers, micro / workers.ranks, lengths)
-        host = own.pop("host", np.zeros(1))
+        seconds = self._attention(workers, own, context)
+        if "attention decode" in seconds:
+            seconds["attention decode"] = seconds["attention decode"] * waiting
+        host = seconds.pop("host", np.zeros(1))
         layers = float(len(self.attention.model.layers))
-        around = self._around_blocks(micro / workers.ranks, sent)
-        attention = np.asarray(sum(own.values(), start=np.zeros(1))) + around
+        attention = np.asarray(sum(seconds.values(), start=np.zeros(1))) + self._around_blocks(own, sent)
         products = blocks.seconds(micro)
         there = messages(
             self.attention, self.ffn, micro * sent, micro * held, workers.attention_gpus, workers.ffn, workers.ffn_gpus,
@@ -194,16 +217,18 @@ class AttentionFfn:
 
     def memories(self, workers: Workers, lengths: Lengths) -> tuple[Memory, Memory]:
         """Budgets of an attention GPU and of a feed-forward GPU."""
-        held = memory(attention_half(self.attention), workers.attention_layouts, lengths)
-        return held, self.blocks(workers).memory(lengths)
+        return self.held(workers, lengths), self.blocks(workers).memory(lengths)
 
-    def _attention(self, workers: Workers, sequences: Array, lengths: Lengths) -> dict[str, Array]:
-        """Seconds by operator of one micro-batch on the slowest attention rank."""
-        work = Work(sequences=sequences, context=lengths.decode_context)
-        seconds = dict(iteration_ledger(attention_half(self.attention), workers.attention_layouts, work).seconds)
-        if "attention decode" in seconds:
-            seconds["attention decode"] = seconds["attention decode"] * barrier(sequences, workers.ranks, lengths)
-        return seconds
+    def held(self, workers: Workers, lengths: Lengths) -> Memory:
+        """Budget of an attention GPU, which never computes a prompt."""
+        half = attention_half(self.attention)
+        engine = replace(half.engine, chunk_tokens=min(half.engine.chunk_tokens, half.engine.max_sequences))
+        return memory(replace(half, engine=engine), workers.attention_layouts, lengths)
+
+    def _attention(self, workers: Workers, sequences: Array, context: ArrayLike) -> dict[str, Array]:
+        """Seconds by operator of one micro-batch on an attention rank."""
+        work = Work(sequences=sequences, context=context)
+        return dict(iteration_ledger(attention_half(self.attention), workers.attention_layouts, work).seconds)
 
     def _around_blocks(self, tokens: Array, sent: Array) -> Array:
         """Seconds, over all layers, of what attention GPUs do for the feed-forward half: norm and residual (four passes

@@ -22,6 +22,9 @@ from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 
+# Prompts of one micro-batch beyond which the law hardly changes, and terms that reach its Poisson tail.
+_MOST_RIDING, _COUNTS = 16.0, 60
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -73,15 +76,35 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     beside = Work(0.0 if exclusive else micro, context, chunk * prompts, prefix, prompts, together)
     mixed = iteration_seconds(replica, layouts, beside)
     added = (mixed if exclusive else np.maximum(mixed - pure, 0.0)) * chunks / prompts
-    # In a full pipeline a chunk that rides alone makes the other micro-batches queue behind it at every stage; when
-    # all of them carry chunks the stages share the work.
-    pace = 1.0 - np.minimum(riding, 1.0) * (1.0 - 1.0 / layouts.pp)
+    pace = pipeline_pace(np.where(single, 0.0, riding), layouts.pp)
     # Chunks follow each other through the stages: the last one leaves pp-1 stage times after it entered.
     fill = (chunks + layouts.pp - 1) / (chunks * layouts.pp)
     own = mixed * chunks * fill
     variance = 0.0 if replica.speculation is None else replica.speculation.variance
     prefill = added * pace * stalls
     return Steps(running, pure / tokens, prefill, own, chunks, together, riding / seats, tokens, variance)
+
+
+def pipeline_pace(riding: Array, stages: Array) -> Array:
+    """Share of its prefill time by which a prompt delays the micro-batches of a full pipeline.
+
+    Micro-batches pass the stages one behind the other, so each round lasts as long as the one with most prompts. With
+    Poisson numbers of mean ``riding`` in each of ``stages`` micro-batches that is E[max] of them; they carry
+    stages*riding prompts together. 1 for a single stage or rare prompts, towards 1/stages where all carry many.
+
+    Against a plain simulation of a chain of stages, one micro-batch at a time (prompts of 2 to 10 decode times, riding
+    0.02 to 4): within 4 % at 2 stages, 8 % above at 4, 13 % above at 8; tests/serving/test_pipeline_pace.py.
+    """
+    if not np.any(stages > 1):
+        return np.ones(1)
+    mean = np.clip(riding, 1e-6, _MOST_RIDING)
+    below = term = np.exp(-mean)
+    most = np.zeros(np.broadcast(mean, stages).shape)
+    for count in range(1, _COUNTS):
+        most = most + 1.0 - np.minimum(below, 1.0) ** stages
+        term = term * mean / count
+        below = below + term
+    return np.where(stages > 1, most / (stages * mean), 1.0)
 
 
 def barrier(riding: Array, ranks: Array) -> tuple[Array, Array]:

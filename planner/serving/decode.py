@@ -45,14 +45,21 @@ class DecodeTable:
 
     @classmethod
     def tabulate(cls, seconds: Callable[[Array], Array], largest: float, rows: int) -> DecodeTable:
-        """Tabulate any D(B) of ``rows`` rows, knot by knot."""
-        knots = np.geomspace(1.0, max(largest, 2.0), _KNOTS)
-        return cls(knots, np.stack([np.broadcast_to(seconds(np.full(rows, b)), (rows,)) for b in knots], axis=1))
+        """Tabulate any D(B) of ``rows`` rows; it is given the batches as a row [1, knots].
+
+        Finer than whole replicas need it: micro-batches of many sizes climb the steps of full tiles all at once.
+        """
+        knots = np.geomspace(1.0, max(largest, 2.0), 4 * _KNOTS)
+        return cls(knots, np.broadcast_to(seconds(knots[None, :]), (rows, len(knots))))
+
+    def rows(self, kept: ArrayLike) -> DecodeTable:
+        """Some of the rows."""
+        return DecodeTable(self.knots, self.seconds[np.asarray(kept, dtype=int)])
 
     def at(self, batch: Array) -> Array:
         """D at ``batch`` [rows]; below the first knot the first is taken."""
         rows = np.arange(len(self.seconds))
-        right = np.clip(np.searchsorted(self.knots, batch), 1, _KNOTS - 1)
+        right = np.clip(np.searchsorted(self.knots, batch), 1, len(self.knots) - 1)
         low, high = self.knots[right - 1], self.knots[right]
         share = np.clip((batch - low) / (high - low), 0.0, 1.0)
         return np.asarray(self.seconds[rows, right - 1] * (1 - share) + self.seconds[rows, right] * share)

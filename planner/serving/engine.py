@@ -36,6 +36,7 @@ class Engine:
     step, sequence : host time per iteration, and per running sequence in it.
     grows : KV blocks are taken as a request grows (and preempted when they run out); else its full length is reserved.
     layer_gap, latent_gap, recurrent_gap, sparse_gap, moe_gap : idle time between kernels, per layer of that kind.
+    quantise_gap : each further kernel that quantises the input of a block-scaled 8-bit product.
     dense_slowdown, attention_slowdown, expert_slowdown, collective_slowdown : time of a kernel inside an engine over
         that of the same kernel in a benchmark loop (cold caches, sustained clocks, neighbours).
     chunk_slowdown : time of an iteration that carries prompts over that of its kernels: shapes change from one to the
@@ -49,10 +50,14 @@ class Engine:
     expert_imbalance : tokens of the busiest expert-parallel rank over the mean where that is known; 0 derives it.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
-    expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
-        takes gather and reduce-scatter where that is less.
+    expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``, on AMD
+        in ``exchange_start_amd``), "fastest" takes gather and reduce-scatter where that is less.
+    cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
     draft_step : host work of one drafting pass of speculative decoding.
     transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
+    published_fp8 : whether it serves the model maker's own 8-bit checkpoint, else one that it quantises per tensor.
+    vendor, vendor_decode_steps : the vendor of the GPUs it runs on (empty: any), and ``decode_steps`` of the recipes
+        published for a vendor; see `on`.
     transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
     """
 
@@ -76,6 +81,7 @@ class Engine:
     recurrent_gap: Seconds
     sparse_gap: Seconds
     moe_gap: Seconds
+    quantise_gap: Seconds
     dense_slowdown: float
     attention_slowdown: float
     expert_slowdown: float
@@ -89,13 +95,24 @@ class Engine:
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
     exchange_start: Seconds = 0.0
-    draft_step: Seconds = 0.0
+    exchange_start_amd: Seconds = 0.0
+    cache_math: bool = False
     transfer_stages: bool = True
+    published_fp8: bool = True
+    vendor: str = ""
+    vendor_decode_steps: tuple[tuple[str, float], ...] = ()
+    draft_step: Seconds = 0.0
     context_exchange: Literal["gather", "ring"] = "gather"
     communication_overlap: float = 0.0
     two_batch_overlap: bool = False
     redundant_experts: int = 0
     expert_imbalance: float = 0.0
+
+    def on(self, vendor: str) -> Engine:
+        """The engine as the published recipes for GPUs of ``vendor`` run it; any other vendor keeps the usual ones."""
+        recipes = dict(self.vendor_decode_steps)
+        steps = recipes.get(vendor, recipes.get("", self.decode_steps))
+        return replace(self, vendor=vendor, decode_steps=steps)
 
     def tuned(self, tuning: Tuning) -> Engine:
         """The profile with what the user knows better."""
@@ -184,6 +201,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         data["first_token"],
     )
     kernels = data["kernels"]
+    recipes = {vendor: float(changes["decode_steps"]) for vendor, changes in first.get("vendor", {}).items()}
     return Engine(
         id=name,
         policy=str(batching["policy"]),
@@ -205,6 +223,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         recurrent_gap=overhead["recurrent_gap_us"] * 1e-6,
         sparse_gap=overhead["sparse_gap_us"] * 1e-6,
         moe_gap=overhead["moe_gap_us"] * 1e-6,
+        quantise_gap=overhead["quantise_gap_us"] * 1e-6,
         dense_slowdown=float(kernels["dense_slowdown"]),
         attention_slowdown=float(kernels["attention_slowdown"]),
         expert_slowdown=float(kernels["expert_slowdown"]),
@@ -220,6 +239,10 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         context_exchange=data["context"]["exchange"],
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
+        exchange_start_amd=data["experts"]["exchange_start_amd_us"] * 1e-6,
+        cache_math=bool(kernels["attention_in_cache_type"]),
+        published_fp8=bool(data["checkpoints"]["published_fp8"]),
+        vendor_decode_steps=(("", float(first["decode_steps"])), *recipes.items()),
         draft_step=overhead["draft_step_us"] * 1e-6,
         communication_overlap=float(kernels["communication_overlap"]),
         two_batch_overlap=bool(data["experts"]["two_batch_overlap"]),

@@ -98,16 +98,18 @@ def _rows(split: AttentionFfn, points: Sequence[Point], rows: list[list[float]])
     per_rank: Array = requests / (a * dp)
     tpot = split.stages(workers, requests, lengths).iteration(m)
     for i, point in enumerate(points):
-        if not held.slots[i] >= min(per_rank[i], 1.0) or not held.fits[i]:
+        # Someone who fixes the batch may fill the memory further than engines do by themselves.
+        most = (held.capacity - held.weights[i] - held.activations[i]) / np.ravel(held.request)[i]
+        if not most >= 1.0:
             yield does_not_fit(point, held, i, "an attention GPU ")
         elif not blocks.fits[i]:
             yield does_not_fit(point, blocks, i, "a feed-forward GPU ")
-        elif per_rank[i] > held.slots[i]:
-            have = f"{held.slots[i]:.0f} requests fit on an attention rank"
+        elif per_rank[i] > most:
+            have = f"{np.floor(most):.0f} requests fit on an attention rank"
             yield Estimate(point.id, "infeasible", f"{have}, {per_rank[i]:.0f} asked")
         else:
             rate = requests[i] / tpot[i] / workers.gpus[i]
-            most = max(held_bytes(held, i, float(per_rank[i])), held_bytes(blocks, i, 0.0))
+            fullest = max(held_bytes(held, i, float(per_rank[i])), held_bytes(blocks, i, 0.0))
             yield Estimate(
-                point.id, "ok", "", None, float(tpot[i]), float(rate), float(tpot[i]) * point.osl, most
+                point.id, "ok", "", None, float(tpot[i]), float(rate), float(tpot[i]) * point.osl, fullest
             )  # fmt: skip

@@ -10,7 +10,7 @@ A token visits a group of experts with probability P(c) = 1 - C(E - E/c, k)/C(E,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,10 +28,16 @@ from planner.serving.replica import Replica
 
 def ffn_half(replica: Replica) -> Replica:
     """Feed-forward blocks and experts of every layer, nothing else."""
-    layers = tuple(Layer(None, layer.ffn) for layer in replica.model.layers)
+    layers = each_layer(replica.model, lambda layer: Layer(None, layer.ffn))
     # FFN pools replicate popular experts and place them by load: only the draw of tokens keeps their ranks uneven.
     engine = replace(replica.engine, evenness=EVEN, redundant_experts=0, expert_imbalance=0.0)
     return replace(replica, engine=engine, model=replace(replica.model, layers=layers, vocab=0, positions=0))
+
+
+def each_layer(model: Model, change: Callable[[Layer], Layer]) -> tuple[Layer, ...]:
+    """Every layer changed; layers that were one object are one again, which keeps counting them cheap."""
+    changed = {id(layer): change(layer) for layer in model.layers}
+    return tuple(changed[id(layer)] for layer in model.layers)
 
 
 def worker_problem(model: Model, tp: int, ep: int) -> ShapeProblem | None:
@@ -48,7 +54,7 @@ def worker_problem(model: Model, tp: int, ep: int) -> ShapeProblem | None:
         if gpus % ep or experts.width % sharing:
             need = f"ffn_tp {gpus} divisible by ffn_ep {ep} and a width divisible by {sharing}"
             return ShapeProblem("expert width does not divide", need, f"{experts.width}")
-    whole = replace(model, layers=tuple(Layer(None, _dense_part(x)) for x in _blocks(model)))
+    whole = replace(model, layers=each_layer(model, _only_dense))
     return shape_problem(whole, Layout(gpus, ep=1 if routed else ep))
 
 
@@ -109,7 +115,7 @@ class FfnWorkers:
         Norms, the router and the quantisation of what travels are the attention side's.
         """
         half = ffn_half(self.replica)
-        dense = replace(half, model=replace(half.model, layers=tuple(map(_only_dense, half.model.layers))))
+        dense = replace(half, model=replace(half.model, layers=each_layer(half.model, _only_dense)))
         cut = np.ones_like(self.count) if half.has_experts else self.sharing
         layouts = Layouts(self.gpus * cut, *(np.ones_like(self.count) for _ in range(3)))
         work = Work(sequences=tokens * cut / self.count, context=1.0, quantised=True)

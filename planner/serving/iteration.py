@@ -23,6 +23,7 @@ from planner.architecture.model import (
     Part,
     Shard,
 )
+from planner.architecture.precision import WeightFormat
 from planner.architecture.state import attended_tokens
 from planner.cost.attention import (
     attention_decode_seconds,
@@ -258,6 +259,16 @@ class _Pass:
                 **self.common,
             )
             self._add(name, seconds, times * copies)
+            self._quantised(form, times)
+
+    def _quantised(self, form: WeightFormat, times: Array, inputs: float = 1.0) -> None:
+        """Kernels that bring ``inputs`` of products to block-scaled 8 bits (one scale for 128 elements of a token).
+
+        Each starts on its own: 1.4 to 2.4 us in a captured graph on an H200 (benchmarks/data/kernels_h200.csv), plus
+        what the next one waits. Per-tensor and 4-bit scales are fused into the norm or activation before.
+        """
+        if form.math == "fp8_block":
+            self.ledger.add("kernel gaps", np.asarray(inputs * self.replica.engine.quantise_gap), times)
 
     def _mixer(self, layer: Layer, times: Array) -> None:
         match layer.mixer:
@@ -286,8 +297,9 @@ class _Pass:
         if self.prefilling:
             query, prefix = own_piece(self.chunk / self.prompts, self.prefix, self.cp)
             seconds = attention_prefill_seconds(
-                query, prefix, self.prompts, *shape, math="bf16", window=self._prefill_window(a), **options
-            )
+                query, prefix, self.prompts, *shape, math=self._prefill_math(), window=self._prefill_window(a),
+                **options,
+            )  # fmt: skip
             self._add("attention prefill", seconds, times)
             self._gather(times, kv_heads * (a.head_dim + a.value_dim) * self.replica.kv_bytes, seconds, a.window)
         if a.indexer is not None and not a.indexer.shared:
@@ -300,6 +312,11 @@ class _Pass:
         but not where every query chooses its own part of it."""
         chooses = a.indexer is not None or (isinstance(a, Attention) and a.compressed is not None)
         return (self.decoded, 1.0) if chooses else (self.decodes, self.width)
+
+    def _prefill_math(self) -> str:
+        """Math of a prompt's attention: 8 bit where the engine computes in the type of an 8-bit cache."""
+        narrow = self.replica.engine.cache_math and self.replica.kv_bytes < ACTIVATION_BYTES
+        return "fp8" if narrow else "bf16"
 
     def _prefill_window(self, a: Attention) -> float | Array | None:
         """Keys that a prompt token attends: all, a window, or what a selector leaves of the mean context."""
@@ -379,14 +396,13 @@ class _Pass:
             math=form.math, weight_bytes=form.bytes_per_weight,
             evenness=self.replica.engine.evenness, rows=rows, active=active, **self.common,
         )  # fmt: skip
+        self._quantised(form, times, inputs=2.0)  # of the first and of the last product
         self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
 
     def _expert_bytes(self, ffn: MoeFfn, tokens: Array, weight_bytes: float) -> Array:
         """Weights of the experts that ``tokens`` reach, on one rank."""
         one = sum(linear.parameters for linear in expert_linears(ffn, self.hidden)) * weight_bytes
-        reached = active_experts(
-            float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness
-        )
+        reached = active_experts(float(ffn.experts), float(ffn.top_k), tokens, evenness=self.replica.engine.evenness)
         return np.asarray(reached * one / (self.layouts.ep * self.layouts.expert_tp))
 
     def _norms(self, layer: Layer, times: Array) -> None:
@@ -456,7 +472,7 @@ class _Pass:
         # A token travels once to each rank that holds any of its experts.
         spread = active_experts(self.layouts.ep, 1.0, float(ffn.top_k))
         exchange = 2 * all_to_all_seconds(self.tokens / self.layouts.tp * spread * row, ranks, **links)
-        exchange = exchange + self.replica.engine.exchange_start
+        exchange = exchange + self.replica.exchange_start
         gathered = self.routed_tokens * row
         gather = 2 * all_gather_seconds(gathered, ranks, **links)
         if self.replica.engine.expert_exchange == "fastest":

@@ -16,7 +16,7 @@ from planner.architecture.model import (
     MoeFfn,
     Part,
 )
-from planner.architecture.precision import WeightFormat, weight_formats
+from planner.architecture.precision import FORMATS, WeightFormat, weight_formats
 from planner.catalog.hardware import Accelerator
 from planner.cost.collective import Topology
 from planner.cost.efficiency import Efficiency
@@ -50,13 +50,18 @@ class Replica:
         """Storage and arithmetic of every part of the weights.
 
         Block-scaled 4-bit weights are widened in registers (bf16 products) unless the GPU has 4-bit units, where
-        engines multiply them by 8-bit activations.
+        engines multiply them by 8-bit activations. At fp8 an engine serves the checkpoint that the model's maker
+        published (``published_fp8``: scaled by block or by tensor), unless it quantises one of its own.
         """
         block_scaled = "fp4" in self.accelerator.flops
-        return {
-            part: replace(form, math=form.native_math) if form.native_math == "fp8" and block_scaled else form
-            for part, form in weight_formats(self.model, self.weights).items()
-        }
+        by_maker = FORMATS[self.model.published_fp8 if self.engine.published_fp8 else "fp8"]
+
+        def runs(form: WeightFormat) -> WeightFormat:
+            if form.native_math == "fp8" and block_scaled:
+                return replace(form, math=form.native_math)
+            return by_maker if form.name == "fp8" else form
+
+        return {part: runs(form) for part, form in weight_formats(self.model, self.weights).items()}
 
     @cached_property
     def topology(self) -> Topology:
@@ -88,6 +93,12 @@ class Replica:
         """Whether any layer routes tokens to experts."""
         return any(isinstance(group.layer.ffn, MoeFfn) for group in self.groups)
 
+    @property
+    def exchange_start(self) -> float:
+        """Seconds in which the two kernels of an expert exchange start on this vendor's GPUs."""
+        amd = self.accelerator.vendor.lower() == "amd"
+        return self.engine.exchange_start_amd if amd else self.engine.exchange_start
+
     def layer_gap(self, layer: Layer) -> float:
         """Idle seconds between the kernels of one layer (e2e_learnings: about 30 us, more for latent or linear
         attention).
@@ -106,4 +117,6 @@ class Replica:
 
     def on(self, accelerator: Accelerator, efficiency: Efficiency) -> Replica:
         """The same replica on other hardware."""
-        return replace(self, accelerator=accelerator, efficiency=efficiency)
+        same = accelerator.vendor == self.accelerator.vendor
+        engine = self.engine if same else self.engine.on(accelerator.vendor)
+        return replace(self, accelerator=accelerator, efficiency=efficiency, engine=engine)

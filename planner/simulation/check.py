@@ -11,9 +11,10 @@ from planner.plan import Performance, Verdict, latency_ms, significant
 from planner.search.candidates import lengths_of
 from planner.search.ranking import Candidate, Outcome, rank_key
 from planner.search.rerate import at_rate
+from planner.search.split_metrics import split_workers
 from planner.serving.latency import STATISTICS
 from planner.serving.lengths import Lengths
-from planner.simulation.deploy import Served, deployment, split_deployment
+from planner.simulation.deploy import Served, deployment, split_deployment, split_model
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import simulate
@@ -61,21 +62,25 @@ def check(candidate: Candidate, job: Job) -> Checked:
 
 
 def _run(candidate: Candidate, job: Job) -> Checked:
-    replicas = simulated_replicas(candidate)
-    run = simulate(_deployed(candidate, job, replicas), _stream(candidate, job, replicas))
+    replicas, ranks = simulated_part(candidate)
+    share = replicas * ranks / (candidate.instances * candidate.ranks)
+    run = simulate(_deployed(candidate, job, replicas, ranks), _stream(candidate, job, share))
     target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
     summary = summarize(run, target, warm_up=_WARM_UP)
-    return Checked(candidate, summary, candidate.replicas / replicas, _problem(summary, job))
+    return Checked(candidate, summary, 1.0 / share, _problem(summary, job))
 
 
-def _deployed(candidate: Candidate, job: Job, replicas: int) -> Deployment:
-    """The pools of a candidate with ``replicas`` of the one that decodes, the others in proportion."""
+def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Deployment:
+    """The pools of a candidate with ``replicas`` of ``ranks`` attention ranks decoding, the others in proportion."""
     lengths, tpot = lengths_of(job.workload), candidate.per_replica.tpot["mean"]
     decode = Served(candidate.replica, candidate.layout, replicas, lengths, candidate.per_replica.together)
     if candidate.mode == "aggregated":
         return deployment(decode, tpot)
+    if candidate.mode == "af":
+        decode = replace(split_model(split_workers(candidate), lengths), replicas=replicas)
+    decode = replace(decode, ranks=ranks)
     first = candidate.pools[0]
-    count = first.replicas * replicas // candidate.replicas
+    count = first.replicas * replicas * ranks // (candidate.instances * candidate.ranks)
     prompt = Lengths(lengths.isl, 1.0, lengths.cached)
     together = min(max(first.batch * first.layout.attention_dp, 1.0), first.layout.attention_dp)
     return split_deployment(Served(first.replica, first.layout, count, prompt, together), decode, tpot)
@@ -86,27 +91,44 @@ def simulated_replicas(candidate: Candidate) -> int:
 
     Pools keep their proportions, so a split whose counts share no factor is simulated whole.
     """
-    per_replica = candidate.per_replica.batch * candidate.layout.attention_dp
-    enough = max(1, min(candidate.replicas, int(_IN_FLIGHT / max(per_replica, 1e-9))))
+    per_replica = candidate.per_replica.batch * candidate.ranks
+    enough = max(1, min(candidate.instances, int(_IN_FLIGHT / max(per_replica, 1e-9))))
     if candidate.mode == "aggregated":
         return enough
-    common = math.gcd(*(pool.replicas for pool in candidate.pools))
-    unit = candidate.replicas // common
+    common = math.gcd(candidate.pools[0].replicas, candidate.instances)
+    unit = candidate.instances // common
     return unit * min(common, max(1, round(enough / unit)))
 
 
-def _stream(candidate: Candidate, job: Job, replicas: int) -> OpenStream | ClosedLoop:
+def simulated_part(candidate: Candidate) -> tuple[int, int]:
+    """Replicas to simulate, and attention ranks of each.
+
+    The ranks of a decode pool are alike, and each may hold hundreds of requests: a part of them shows what all do, as
+    far as the prefill replicas can be parted with them.
+    """
+    ranks = candidate.ranks
+    if candidate.mode != "aggregated":
+        every = candidate.instances * ranks
+        smallest = every // math.gcd(every, candidate.pools[0].replicas)
+        enough = _IN_FLIGHT / max(candidate.per_replica.batch, 1e-9)
+        parts = [n for n in range(smallest, ranks + 1, smallest) if ranks % n == 0]
+        if parts and parts[-1] >= enough:
+            return 1, next(n for n in parts if n >= enough)
+    return simulated_replicas(candidate), ranks
+
+
+def _stream(candidate: Candidate, job: Job, share: float) -> OpenStream | ClosedLoop:
     """Poisson arrivals or a closed loop, long enough for several generations of requests."""
     new_tokens = job.workload.isl * (1 - job.workload.prefix_hit)
     prompt, output = Fixed(max(1, round(new_tokens))), Fixed(max(1, round(job.workload.osl)))
-    in_flight = candidate.per_replica.batch * candidate.layout.attention_dp * replicas
+    in_flight = candidate.per_replica.batch * candidate.ranks * candidate.instances * share
     count = int(min(max(_LIFETIMES * in_flight, _FEWEST), _MOST))
     if job.workload.concurrency is not None:
-        users = max(1, round(job.workload.concurrency * replicas / candidate.replicas))
+        users = max(1, round(job.workload.concurrency * share))
         # Equal outputs would keep the users in step for ever, which no real load does.
         spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
         return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed)
-    rate = candidate.rate * replicas / candidate.replicas
+    rate = candidate.rate * share
     return OpenStream(EvenPoisson(rate), prompt, output, count, seed=job.seed)
 
 
@@ -144,7 +166,7 @@ def recheck(
     entries = [_Entry(candidate) for candidate in outcome.ranked]
     for done in range(2 * job.simulate_top):
         entries.sort(key=lambda entry: (entry.failed, key(entry.now)))
-        following = next((e for e in entries[: job.simulate_top] if e.checked is None and e.simulated), None)
+        following = next((e for e in entries[: job.simulate_top] if e.checked is None), None)
         if following is None:
             break
         if progress is not None:
@@ -164,11 +186,6 @@ class _Entry:
     @property
     def now(self) -> Candidate:
         return self.candidate if self.checked is None else self.checked.candidate
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the event loop knows the mode: iterations that ping-pong between two kinds of workers it does not."""
-        return self.candidate.mode != "af"
 
     @property
     def failed(self) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from planner.serving.afd import AttentionFfn, Workers, barrier
 from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layout, Layouts, floats
@@ -28,13 +29,28 @@ _TRANSFER_KNOTS = 32
 @dataclass(frozen=True, slots=True)
 class Served:
     """Equal replicas of one layout, the lengths that decide how many requests fit, and the attention ranks that carry a
-    chunk when any does."""
+    chunk when any does; with ``blocks`` each replica is a model split over attention and feed-forward workers, and the
+    layout that of all its attention workers. ``ranks`` of each replica are simulated, None for all."""
 
     replica: Replica
     layout: Layout
     replicas: int
     lengths: Lengths
     together: float = 1.0
+    blocks: tuple[AttentionFfn, Workers] | None = None
+    ranks: int | None = None
+
+    @property
+    def simulated_ranks(self) -> int:
+        """Attention ranks of a replica that are simulated; the others do the same as they."""
+        return self.layout.attention_dp if self.ranks is None else self.ranks
+
+
+def split_model(split: tuple[AttentionFfn, Workers], lengths: Lengths) -> Served:
+    """One replica made of attention and feed-forward workers."""
+    both, workers = split
+    layout = Layout(int(workers.attention_tp[0]), int(workers.ranks[0]))
+    return Served(both.attention, layout, 1, lengths, blocks=split)
 
 
 def step_model(served: Served, *, stages: int = 1) -> TabulatedSteps:
@@ -45,14 +61,18 @@ def step_model(served: Served, *, stages: int = 1) -> TabulatedSteps:
     first stage is free again.
     """
     replica, columns = served.replica, Layouts.of([served.layout], column=False)
+    blocks = served.blocks
 
     def iteration(sequences: Array, context: Array, chunk: Array, pairs: Array) -> Array:
+        if blocks is not None:
+            waiting = _unseen(blocks[1], served, sequences)
+            return _micro_batches(*blocks, (sequences, context, chunk, pairs), waiting)
         safe = np.maximum(chunk, 1.0)
         prefix = np.where(chunk > 0, np.maximum(pairs / safe - 0.5 * (chunk + 1.0), 0.0), 0.0)
         work = Work(sequences, context / np.maximum(sequences, 1.0), chunk, prefix, 1.0, served.together)
         return np.broadcast_to(iteration_seconds(replica, columns, work) / stages, sequences.shape)
 
-    budget = memory(replica, columns, served.lengths)
+    budget = memory(replica, columns, served.lengths) if blocks is None else blocks[0].held(blocks[1], served.lengths)
     tokens = floats(served.lengths.decode_context if replica.engine.grows else served.lengths.total)
     # The bytes of a request are those of whole blocks, and the simulation hands out whole blocks again.
     held = math.ceil(float(tokens.ravel()[0]) / replica.engine.block_tokens) * replica.engine.block_tokens
@@ -65,6 +85,30 @@ def step_model(served: Served, *, stages: int = 1) -> TabulatedSteps:
         chunk_tokens=int(replica.engine.chunk_tokens),
         longest=longest,
     )
+
+
+def _micro_batches(
+    split: AttentionFfn, workers: Workers, work: tuple[Array, Array, Array, Array], waiting: Array
+) -> Array:
+    """Seconds of an iteration in which every attention rank has the load of the fullest one, cut evenly into the
+    micro-batches.
+
+    Prompt tokens come only where a preempted request is computed again, one rank at a time; they go through the workers
+    as decodes at the context that each of them attends to.
+    """
+    sequences, context, chunk, pairs = work
+    tokens = sequences + chunk
+    mean = (context + pairs) / np.maximum(tokens, 1.0)
+    every = (sequences * workers.ranks + chunk) / workers.micro_batches
+    stages = split.stages_of(workers, tokens / workers.micro_batches, every, mean, waiting)
+    return np.broadcast_to(stages.iteration(workers.micro_batches), sequences.shape)
+
+
+def _unseen(workers: Workers, served: Served, sequences: Array) -> Array:
+    """How much slower the slowest of all attention ranks is than the slowest of those that are simulated."""
+    own = sequences / workers.micro_batches
+    seen = barrier(own, np.array([float(served.simulated_ranks)]), served.lengths)
+    return barrier(own, workers.ranks, served.lengths) / seen
 
 
 def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
@@ -96,7 +140,8 @@ def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float
     computed = np.geomspace(16.0, 2.0**18, _TRANSFER_KNOTS)
     sizes = Lengths(computed * share, 1.0, computed * (share - 1.0))
     sender, receiver = (
-        Role(p.replica, Layouts.of([p.layout], column=False), np.array([float(p.replicas)])) for p in (prefill, decode)
+        Role(p.replica, Layouts.of([p.layout], column=False), np.array([float(p.replicas)]), p.blocks)
+        for p in (prefill, decode)
     )
     times = prefill_times(prefill.replica, sender.layouts, sizes)
     link = handover(sender, receiver, sizes, times.chunks, TransferOptions())
@@ -118,7 +163,7 @@ def _pool(served: Served, tpot: float, hash_tokens: int | None) -> Pool:
         steps=step_model(served),
         engine=settings,
         replicas=served.replicas,
-        attention_dp=served.layout.attention_dp,
+        attention_dp=served.simulated_ranks,
         stages=served.layout.pp,
         routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
         offset=float(first_token_overhead(engine, floats(tpot), served.replica.tokens_per_step)),

@@ -13,10 +13,11 @@ from planner.job.job import Job
 from planner.job.traces import Trace
 from planner.job.traffic import Traffic
 from planner.plan import Plan, Pool, significant
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
-from planner.simulation.deploy import Served, deployment, split_deployment
+from planner.simulation.deploy import Served, deployment, split_deployment, split_model
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import Run, Stream, simulate
@@ -108,12 +109,27 @@ def _deployed(plan: Plan, replicas: Sequence[Replica], lengths: Lengths, hash_to
     ]
     if plan.mode == "aggregated" and len(pools) == 1:
         return deployment(pools[0], tpot, hash_tokens=hash_tokens)
-    if plan.mode != "pd":
-        raise InputError(f"a plan of mode {plan.mode} cannot be replayed", hint="aggregated and pd plans can")
+    if plan.mode not in ("pd", "af"):
+        raise InputError(f"a plan of mode {plan.mode} cannot be replayed", hint="aggregated, pd and af plans can")
     ranks = pools[0].layout.attention_dp
     together = min(max(plan.pools[0].running_batch * ranks, 1.0), ranks)
     prompt = replace(pools[0], lengths=Lengths(lengths.isl, 1.0, lengths.cached), together=together)
-    return split_deployment(prompt, pools[1], tpot, hash_tokens=hash_tokens)
+    decode = pools[1] if plan.mode == "pd" else _attention_ffn(plan, replicas, lengths)
+    return split_deployment(prompt, decode, tpot, hash_tokens=hash_tokens)
+
+
+def _attention_ffn(plan: Plan, replicas: Sequence[Replica], lengths: Lengths) -> Served:
+    """The instances that attention and feed-forward workers of a plan make up."""
+    return replace(split_model(workers_of(plan, replicas), lengths), replicas=plan.pools[-1].instances)
+
+
+def workers_of(plan: Plan, replicas: Sequence[Replica]) -> tuple[AttentionFfn, Workers]:
+    """Attention and feed-forward workers of one instance of an AF plan; ``replicas`` has one for each pool."""
+    sides = {pool.role: (pool, replica) for pool, replica in zip(plan.pools, replicas, strict=True)}
+    (attention, first), (ffn, second) = sides["attention"], sides["ffn"]
+    counts = attention.replicas // attention.instances, ffn.replicas // ffn.instances
+    workers = Workers.one(layout_of(attention), layout_of(ffn), counts, attention.micro_batches)
+    return AttentionFfn(first, second), workers
 
 
 def layout_of(pool: Pool) -> Layout:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from export_cases import CASES, PD, plan_file
+from export_cases import CASES, PD, plan_file, pool
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.api import Catalogs
 from planner.errors import ExportError
@@ -63,6 +65,36 @@ def test_manifests_pass_the_full_schemas_of_the_platforms(case: str, target: str
     except ExportError as refused:  # what a target cannot express is tested elsewhere
         pytest.skip(str(refused))
     for document in documents:
+        if document.get("kind") in SCHEMAS:
+            path = shared / "exports" / "schemas" / f"{SCHEMAS[document.get('kind')]}.schema.json"
+            full = jsonschema.Draft202012Validator(json.loads(path.read_text()))
+            assert [error.message for error in full.iter_errors(document)] == []
+
+
+WIDTHS = st.sampled_from([1, 2, 4, 8])
+
+
+@given(
+    target=st.sampled_from(["dynamo", "lws", "kserve", "llm-d"]), engine=st.sampled_from(["vllm", "sglang", "trtllm"]),
+    split=st.booleans(), tp=WIDTHS, attention_dp=WIDTHS, pp=WIDTHS, experts=st.booleans(),
+    gpu=st.sampled_from(["h100-sxm", "gb200", "l4", "mi300x"]), second=st.sampled_from(["h200-sxm", "l40s"]),
+    model=st.sampled_from(["llama-3.1-70b", "deepseek-ai/DeepSeek-V3", "qwen/qwen3-next-80b-a3b", "a'b\n{{ c }}"]),
+    replicas=st.integers(1, 100),
+)  # fmt: skip
+def test_plans_of_every_mode_size_and_model_pass_the_full_schemas(
+    shared: Path, target: str, engine: str, split: bool, tp: int, attention_dp: int, pp: int, experts: bool, gpu: str,
+    second: str, model: str, replicas: int,
+) -> None:  # fmt: skip
+    jsonschema = pytest.importorskip("jsonschema")
+    shape = {"tp": tp, "attention_dp": attention_dp, "pp": pp, "ep": tp * attention_dp if experts else 1}
+    pools = [pool(role, gpu, engine=engine, replicas=replicas, **shape) for role in (["prefill"] if split else [])]
+    pools.append(pool("decode" if split else "aggregated", second, engine=engine, tp=tp))
+    try:
+        files = export(plan_file(*pools, model=model), 1, target, Catalogs(), check=True)[0]
+    except ExportError as refused:
+        assert "fails its schema" not in str(refused)
+        return
+    for document in (d for n, text in files.items() if n.endswith(".yaml") for d in yaml.safe_load_all(text)):
         if document.get("kind") in SCHEMAS:
             path = shared / "exports" / "schemas" / f"{SCHEMAS[document.get('kind')]}.schema.json"
             full = jsonschema.Draft202012Validator(json.loads(path.read_text()))
