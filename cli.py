@@ -74,7 +74,9 @@ KvOption = Annotated[
     typer.Option("--kv", help="KV cache precisions: bf16, fp8, int8. Default: bf16, and fp8 beside quantised weights."),
 ]
 BudgetOption = Annotated[str | None, typer.Option("--budget", help="Most to spend, for example 40usd/h.")]
-SolverOption = Annotated[str, typer.Option("--solver", help="auto, highs, scip, cp-sat or pulp-cbc.")]
+SolverOption = Annotated[
+    str, typer.Option("--solver", help="auto, highs, scip, cp-sat (HiGHS proves its finds) or pulp-cbc.")
+]
 TimeLimitOption = Annotated[str, typer.Option("--time-limit", help="Stop there with the best plan and its gap.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
 ShowArg = Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)]
@@ -315,16 +317,27 @@ def compare(
     weights: WeightsOption = None,
     kv: KvOption = None,
     engine: EngineOption = "vllm",
+    modes: Annotated[
+        str, typer.Option("--modes", help="aggregated, or aggregated,pd for prefill and decode pods as well.")
+    ] = "aggregated",
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="cost, gpus or energy of a rate. Default: cost.")
+    ] = None,
     headroom: Annotated[str, typer.Option("--headroom", help="Highest utilisation to plan with.")] = "100%",
     spare: Annotated[int, typer.Option("--spare", help="Replicas of any kind that may fail (N+k).", min=0)] = 0,
     budget: BudgetOption = None,
+    power: Annotated[str | None, typer.Option("--power", help="Most board power, for example 20kW.")] = None,
     spot_share: Annotated[str | None, typer.Option("--spot-share", help="Most of the GPUs to rent as spot.")] = None,
+    region_floor: Annotated[
+        list[str] | None, typer.Option("--region-floor", help="Least share of a region: eu=30%. Repeatable.")
+    ] = None,
     solver: SolverOption = "auto",
     time_limit: TimeLimitOption = "60s",
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
     assume_arch: AssumeOption = None,
+    profile: ProfileOption = None,
     debug: DebugOption = False,
 ) -> None:
     """The same job on several fleets, on all of them together, and on each GPU type without limit.
@@ -341,32 +354,45 @@ def compare(
         model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, workload=workload, trace=trace, prefix_hit=prefix_hit,
         ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv, engine=engine,
         headroom=headroom, spare=spare, budget=budget, spot_share=spot_share, solver=solver, time_limit=time_limit,
+        power=power, region_floor=region_floor or (), objective=objective, modes=modes,
     )  # fmt: skip
     with _progress() as progress:
-        found = run(asked, catalogs=_catalogs(catalog, assume_arch), progress=progress)
+        found = run(asked, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress)
     _leave(emit_comparison(found, asked, output, out))
 
 
 @app.command()
 def allocate(
-    profile: Annotated[Path, typer.Argument(help="JSON of offers, classes and capacities, or a Mélange file.")],
+    profile: Annotated[
+        Path, typer.Argument(help="JSON of offers, classes and capacities, a Mélange file, or devices for pipelines.")
+    ],
     solver: SolverOption = "auto",
     time_limit: TimeLimitOption = "60s",
     output: OutputOption = "table",
     out: OutOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Exact mixture of GPU types for capacities that you measured yourself (no cost model)."""
+    """Exact mixture of GPU types for capacities that you measured yourself (no cost model).
+
+    A profile with devices and layers asks for pipelines whose stages stand on different GPU types.
+    """
     from planner.job.allocation import read_allocation
+    from planner.job.pipelines import PipelineProblem
     from planner.report.allocation import emit_allocation
     from planner.report.emit import check_formats
+    from planner.report.pipelines import emit_pipelines
     from planner.search.allocate import allocate as run
     from planner.search.mixture import SolveOptions
+    from planner.search.pipeline_columns import pipelines_of
     from planner.units import parse_duration
 
     check_formats(output, out, allowed=("table", "json", "yaml"))
-    problem = read_allocation(profile)
-    result = run(problem, SolveOptions(solver=solver, seconds=parse_duration(time_limit, "--time-limit")))
+    problem, seconds = read_allocation(profile), parse_duration(time_limit, "--time-limit")
+    options = SolveOptions(solver=solver, seconds=seconds)
+    if isinstance(problem, PipelineProblem):
+        _leave(emit_pipelines(problem, pipelines_of(problem, seconds), output, out))
+        return
+    result = run(problem, options)
     _leave(emit_allocation(result, output, out))
 
 

@@ -83,6 +83,7 @@ class Catalogs:
         """Resolve the names and prices of a fleet. Raises UnknownNameError."""
         supplies: dict[str, Supply] = {}
         offers: list[Offer] = []
+        unpriced: set[str] = set()
         for spec in fleet.offers:
             supply = self._supply(self.hardware.accelerator(spec.gpu), spec.count or 0)
             price = spec.price if spec.price is not None else supply.price
@@ -91,8 +92,9 @@ class Catalogs:
             supply = replace(supply, price=price)
             supplies[gpu] = supply if known is None else known.joined(supply)
             cost = UNPRICED if price is None else price
+            unpriced |= {gpu} if price is None else set()
             offers.append(Offer(gpu, gpu, cost, spec.count, spec.node_gpus, spec.region, spec.spot))
-        return FleetOffer(fleet.name, tuple(supplies.values()), merged(offers))
+        return FleetOffer(fleet.name, tuple(supplies.values()), merged(offers), frozenset(unpriced))
 
     def _supply(self, accelerator: Accelerator, count: int) -> Supply:
         price = self.hardware.reference_price(accelerator.id)
@@ -262,10 +264,12 @@ def compare(
     Raises UnknownNameError, InputError; a fleet that cannot do the job is an entry with a reason, not an error.
     """
     known = catalogs or Catalogs()
+    model, engine = known.model(asked.job.model), load_engine(asked.job.engine, known.folders)
     fleets = [known.fleet_offer(fleet) for fleet in asked.fleets]
-    return compare_fleets(
-        known.model(asked.job.model), load_engine(asked.job.engine, known.folders), fleets, asked, progress
-    )
+    calibrated = [
+        replace(fleet, supplies=tuple(known.calibrated(s, model, engine) for s in fleet.supplies)) for fleet in fleets
+    ]
+    return compare_fleets(model, engine, calibrated, asked, progress)
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:

@@ -24,17 +24,17 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
     assert result.plan is not None
     used = {kind.template for kind in result.plan.replicas}
     priced = all(c.cost is not None for (template, _), c in menu.candidates.items() if template in used)
-    parts = [_pool_parts(menu, result.plan, kind) for kind in result.plan.replicas]
+    parts = [pool_parts(menu, result.plan, kind) for kind in result.plan.replicas]
     plans = [plan_of(c, 1, Outcome(ranked=[c]), job.slo.percentile) for part in parts for c, _ in part]
     rates = [rate for part in parts for _, rate in part]
     predicted = combined([p.predicted for p in plans], rates, result.plan.gpus_total)
     cost = result.plan.cost if priced else None
-    pools = [_widest(part, job) for part in parts]
+    pools = [pool for part in parts for pool in _widest(part, job)]
     basis = "modelled" if any(p.basis == "modelled" for p in plans) else "calibrated"
     band = {key: _scaled(plans[0], key, predicted, job.slo.percentile) for key in plans[0].band}
     return Plan(
         rank=rank,
-        mode="aggregated" if len(pools) == 1 else "mixed",
+        mode=parts[0][0][0].mode if len(parts) == 1 else "mixed",
         gpus=_gpus(result.plan),
         gpus_total=result.plan.gpus_total,
         gpus_idle=0 if fleet is None else fleet - result.plan.gpus_total,
@@ -54,10 +54,10 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
 
 def mixture_parts(menu: Menu, plan: MixturePlan) -> list[tuple[Candidate, float]]:
     """Every pool of a mixture as a candidate at its load, with the requests/s that it serves."""
-    return [pair for kind in plan.replicas for pair in _pool_parts(menu, plan, kind)]
+    return [pair for kind in plan.replicas for pair in pool_parts(menu, plan, kind)]
 
 
-def _pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[Candidate, float]]:
+def pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[Candidate, float]]:
     """What one kind of replica serves: a candidate and the requests/s of each class.
 
     The optimiser assigns classes to pools, which are named after template and region; the replicas of a pool may stand
@@ -68,16 +68,25 @@ def _pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple
     rates = {klass: row[name] * share for klass, row in plan.assignment.items() if row.get(name)}
     if not rates:
         # Nothing is assigned to spare replicas; they are shown as they would serve the first class they can.
-        rates = {next(klass for template, klass in menu.candidates if template == kind.template): 0.0}
+        rates = {_served(menu, kind): 0.0}
     found = []
     for klass, rate in rates.items():
-        candidate = menu.candidates[kind.template, klass]
-        most = candidate.per_replica.rate * kind.count
-        pool = replace(candidate.emitting, replicas=kind.count)
-        whole = replace(candidate, pools=(pool,), rate=most, idle=0)
-        alone = len(menu.classes) == 1 and rate > 0
-        found.append((at_rate(whole, min(rate, most)) if alone else whole, rate))
+        unit = menu.candidates[kind.template, klass]
+        if len(menu.classes) == 1 and rate > 0:
+            unit = at_rate(unit, min(rate / kind.count, unit.rate))
+        found.append((_copies(unit, kind.count), rate))
     return found
+
+
+def _copies(unit: Candidate, count: int) -> Candidate:
+    """So many equal units side by side: each keeps its own queue, so latencies stay those of one."""
+    pools = tuple(replace(pool, replicas=pool.replicas * count) for pool in unit.pools)
+    return replace(unit, pools=pools, rate=unit.rate * count)
+
+
+def _served(menu: Menu, kind: ReplicaCount) -> str:
+    """The first class that a template can serve."""
+    return next(klass for template, klass in menu.candidates if template == kind.template)
 
 
 def _pool_name(kind: ReplicaCount) -> str:
@@ -95,11 +104,12 @@ def _gpus(plan: MixturePlan) -> dict[str, int]:
     return counts
 
 
-def _widest(part: list[tuple[Candidate, float]], job: Job) -> Pool:
-    """The pool as the class with most requests sees it, with the requests/s of all classes."""
+def _widest(part: list[tuple[Candidate, float]], job: Job) -> list[Pool]:
+    """The pools as the class with most requests sees them, with the requests/s of all classes."""
     candidate = max(part, key=lambda pair: pair[1])[0]
-    pool = plan_of(candidate, 1, Outcome(ranked=[candidate]), job.slo.percentile).pools[0]
-    return pool.model_copy(update={"request_rate": significant(sum(rate for _, rate in part))})
+    pools = plan_of(candidate, 1, Outcome(ranked=[candidate]), job.slo.percentile).pools
+    rate = significant(sum(rate for _, rate in part))
+    return [pool.model_copy(update={"request_rate": rate}) for pool in pools]
 
 
 def combined(parts: list[Performance], rates: list[float], gpus: int) -> Performance:
@@ -141,13 +151,13 @@ def _scaled(plan: Plan, key: str, predicted: Performance, percentile: str) -> tu
 def _certificate(result: MixtureResult, predicted: Performance) -> Certificate:
     """The proof of the optimiser; throughput in output tokens/s instead of its multiple of the asked mix."""
     proof = result.certificate
-    value, bound = proof.value or 0.0, proof.bound or 0.0
+    value, bound = proof.value or 0.0, proof.bound or 0.0  # a search that was stopped early may have no bound
     scale = predicted.output_tok_s / value if proof.objective == "throughput" and value else 1.0
     return Certificate(
         objective=proof.objective,
         value=significant(value * scale),
         bound=significant(bound * scale),
-        gap=significant(proof.gap or 0.0),
+        gap=significant(1.0 if proof.gap is None else proof.gap),
         status="optimal" if proof.status == "optimal" else "feasible",
         solver=proof.solver,
         rows_checked=proof.rows_checked,
@@ -158,6 +168,8 @@ def _notes(menu: Menu, plan: MixturePlan) -> list[str]:
     """What is rented where a type has several offers, and who serves which class where there are several."""
     rented = {offer: count for offer, count in plan.gpus.items() if count}
     notes = [] if set(rented) <= set(_gpus(plan)) else [f"{count} x {offer}" for offer, count in rented.items()]
+    split = [kind for kind in plan.replicas if menu.candidates[kind.template, _served(menu, kind)].mode == "pd"]
+    notes += [f"{kind.count} pod{'s' if kind.count > 1 else ''}, each {kind.template}" for kind in split]
     if len(menu.classes) == 1:
         return notes
     return notes + [

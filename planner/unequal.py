@@ -36,7 +36,8 @@ def unequal_plan(model: Model, engine: Engine, supplies: Sequence[Supply], job: 
     rated = job.workload.rate is not None
     if job.workload.concurrency is not None or outcome.objective not in ("throughput", "cost"):
         return None
-    if (outcome.objective == "cost") != rated or (rated and any(s.price is None for s in supplies)):
+    unpriced = any(s.price is None for s in supplies)
+    if (outcome.objective == "cost") != rated or (unpriced and (rated or job.budget is not None)):
         return None
     classes = single_class(job.workload.isl, job.workload.osl, job.workload.rate)
     menu = build_menu(model, engine, supplies, job, classes)

@@ -49,6 +49,7 @@ _RATE: Final = {
     "req/h": 1 / 3600,
 }
 _MONEY: Final = {"usd/h": 1.0, "$/h": 1.0, "usd/hour": 1.0, "usd/day": 1 / 24, "usd/month": 1 / 730}
+_POWER: Final = {"w": 1.0, "kw": 1e3}
 _COUNT: Final = {"": 1.0, "k": 1e3, "m": 1e6}
 
 
@@ -83,6 +84,11 @@ def parse_rate(text: str, what: str = "rate") -> PerSecond:
 def parse_money(text: str, what: str = "budget") -> UsdPerHour:
     """Read a price such as ``40usd/h`` in US dollars per hour. Raises InputError."""
     return _parse(text, _MONEY, what, "40usd/h")
+
+
+def parse_power(text: str, what: str = "power") -> Watts:
+    """Read a power such as ``700W`` or ``20kW`` in watts. Raises InputError."""
+    return _parse(text, _POWER, what, "20kW")
 
 
 def parse_tokens(text: str, what: str = "tokens") -> int:

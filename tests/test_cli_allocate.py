@@ -102,3 +102,33 @@ def test_a_bad_profile_or_option_is_refused(command: Command, tmp_path: Path) ->
 def test_the_table_names_who_serves_what(command: Command, tmp_path: Path) -> None:
     ran = command("allocate", written(tmp_path, OURS))
     assert ran.code == 0 and "3.5 $/h, optimal" in ran.out and "w1 1/s" in ran.out and "2 for 5 $/h" in ran.out
+
+
+DEVICES = {"layers": 6, "devices": [{"name": "a", "count": 2, "rates": [12.0, 6.0, 4.0, 3.0]},
+                                    {"name": "b", "count": 3, "rates": [4.0, 2.0]}]}  # fmt: skip
+
+
+def test_pipelines_over_two_device_types_are_found_with_their_bound(command: Command, tmp_path: Path) -> None:
+    """Both a with three layers each run at 4/s, the three b with two each at 2/s; more than any single pipeline."""
+    ran = command("allocate", written(tmp_path, DEVICES), "-o", "json")
+    found = strict_json(ran.out)
+    assert ran.code == 0 and found["rate"] == 6.0 and found["bound"] >= 6.0
+    assert sum(row["count"] * row["rate"] for row in found["pipelines"]) == 6.0
+    assert all(
+        sum(row["devices"][d] * row["most_layers"][d] for d in row["devices"]) >= 6 for row in found["pipelines"]
+    )
+    assert "6 in all" in command("allocate", written(tmp_path, DEVICES)).out
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"layers": 0}, "layers"), ({"devices": []}, "devices"),
+     ({"devices": [{"name": "a", "count": 1, "rates": [1.0, 2.0]}]}, "faster with more layers"),
+     ({"devices": [{"name": "a", "count": 1, "rates": [-1.0]}]}, "rates"), ({"surprise": 1}, "surprise")],
+)  # fmt: skip
+def test_bad_devices_are_refused(command: Command, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    refused(command("allocate", written(tmp_path, {**DEVICES, **changes})), said)
+
+
+def test_devices_that_cannot_hold_the_model_end_with_1(command: Command, tmp_path: Path) -> None:
+    refused(command("allocate", written(tmp_path, {**DEVICES, "layers": 99})), "99 layers", code=1)

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from planner.api import Catalogs, compare
+from planner.api import Catalogs, compare, search
 from planner.comparison import Comparison, merged
+from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest, parse_comparison
+from planner.job.parse import parse_job
 from planner.plan import Plan
 from planner.search.mixed import Menu, build_menu
 from planner.search.mixture import Offer
@@ -212,3 +214,80 @@ def test_offers_on_equal_terms_add_up_and_others_are_named_by_what_differs() -> 
     assert merged([Offer("x", "x", 1.0, 2), Offer("x", "x", 1.0, None)])[0].available is None
     other = merged([Offer("x", "x", 1.0, 2, 8), Offer("x", "x", 1.0, 3, 4), Offer("y", "y", 9.0, 1)])
     assert [o.id for o in other] == ["x in nodes of 8", "x in nodes of 4", "y"]
+
+
+def test_pods_are_compared_beside_aggregated_replicas() -> None:
+    words = {"isl": "4000", "osl": "400"}
+    whole = compare(asked("h100-sxm:4", "h20:4", **words))
+    found = compare(asked("h100-sxm:4", "h20:4", modes="aggregated,pd", **words))
+    for name in ("h100-sxm:4", "h20:4", "union"):
+        assert plan(found, name).predicted.request_rate >= plan(whole, name).predicted.request_rate * (1 - 1e-5)
+    best = plan(found, "union")
+    assert {"prefill", "decode"} <= {p.role for p in best.pools} and best.mode in ("pd", "mixed")
+    assert sum(p.replicas * p.layout.tp * p.layout.pp for p in best.pools) == best.gpus_total
+    # The limits hold for the mixture, pods included.
+    assert best.predicted.ttft_ms.p95 <= 1000 and best.predicted.tpot_ms.p95 <= 40
+    assert "kinds of pods" in found.scope and "pods" not in whole.scope
+
+
+def test_pods_carry_what_the_search_of_splits_finds() -> None:
+    words = {"isl": "4000", "osl": "400", "modes": "pd"}
+    found = compare(asked("h100-sxm:5", **words)).entries[0].plan
+    searched = search(
+        parse_job(model="llama-3.1-8b", fleet="h100-sxm:5", ttft="1s", tpot="40ms", weights="bf16", kv="bf16",
+                  simulate_top=0, **words)
+    ).plans[0]  # fmt: skip
+    assert found is not None and found.predicted.request_rate >= 0.98 * searched.predicted.request_rate
+
+
+def test_an_unknown_price_never_decides() -> None:
+    with pytest.raises(InputError, match="no price is known of mi325x"):
+        compare(asked("mi325x:4", "h100-sxm:4", rate="10/s"))
+    with pytest.raises(InputError, match="no price is known of mi325x"):
+        compare(asked("mi325x:4", budget="9usd/h"))
+    counted = compare(asked("mi325x:4", rate="10/s"))
+    assert plan(counted, "mi325x:4").cost_usd_per_hour is None and counted.warnings
+    assert plan(counted, "mi325x:4").certificate.objective == "gpus"
+    fewest = compare(asked("mi325x:4", "h100-sxm:4", rate="10/s", objective="gpus"))
+    assert fewest.winner and "no better" in fewest.why  # one GPU of either type does
+    free = compare(asked("mi325x:4,h100-sxm:1"))
+    assert plan(free, "mi325x:4,h100-sxm:1").cost_usd_per_hour is None
+
+
+@pytest.mark.parametrize("objective", ["cost", "gpus", "energy"])
+def test_every_objective_has_its_own_best(objective: str) -> None:
+    def value(found: Plan, by: str) -> float:
+        watts = {"h100-sxm": 700.0, "l40s": 350.0}
+        return {"cost": found.cost_usd_per_hour or 0.0, "gpus": float(found.gpus_total),
+                "energy": sum(n * watts[g] for g, n in found.gpus.items())}[by]  # fmt: skip
+
+    plans = {by: plan(compare(asked("h100-sxm:3,l40s:9", rate="25/s", objective=by)), "h100-sxm:3,l40s:9")
+             for by in ("cost", "gpus", "energy")}  # fmt: skip
+    assert all(value(plans[objective], objective) <= value(p, objective) * (1 + 1e-5) for p in plans.values())
+
+
+def test_power_and_region_floors_hold(tmp_path: Path) -> None:
+    both = offers(tmp_path, "gpu: h100-sxm, count: 4, region: eu, usd_per_gpu_hour: 9",
+                  "gpu: h100-sxm, count: 4, region: us, usd_per_gpu_hour: 1", name="both")  # fmt: skip
+    free, floored = (plan(compare(asked(both, rate="40/s", region_floor=f)), "both") for f in ((), ("eu=50%",)))
+    assert free.cost_usd_per_hour is not None and floored.cost_usd_per_hour is not None
+    assert floored.cost_usd_per_hour == free.cost_usd_per_hour + 9 - 1
+    poor = plan(compare(asked("h100-sxm:4", power="1.5kW")), "h100-sxm:4")
+    assert poor.gpus_total == 2
+
+
+def test_a_fleet_without_a_layout_says_what_comes_nearest() -> None:
+    small = compare(asked("l4:2", "h100-sxm:8", model="llama-3.1-70b", rate="1/s"))
+    assert small.entries[0].plan is None and "misses tpot even when idle; nearest: l4 tp8" in (
+        small.entries[0].reason or ""
+    )
+    slow = compare(asked("l4:2", ttft="1ms", rate="1/s"))
+    assert "misses ttft" in (slow.entries[0].reason or "") and slow.winner == ""
+
+
+def test_no_replica_misses_a_limit_at_the_load_it_is_given() -> None:
+    """The cheapest mixture of all once held a pipeline whose TPOT rises when its load falls."""
+    found = compare(asked("l40s:2,a100-sxm-80gb:6", rate="145.468/s", isl="500", osl="100", ttft="2s", tpot="60ms",
+                          modes="aggregated,pd", weights=None, kv=None))  # fmt: skip
+    best = plan(found, "l40s:2,a100-sxm-80gb:6")
+    assert best.predicted.tpot_ms.p95 <= 60 and best.predicted.ttft_ms.p95 <= 2000

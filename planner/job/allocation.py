@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from planner.errors import InputError, UnknownNameError
+from planner.job.pipelines import PipelineProblem, check_pipelines, is_pipelines
 
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -77,8 +78,8 @@ class _MelangeConfig(BaseModel):
     slice_factor: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1
 
 
-def read_allocation(path: str | Path) -> AllocationProblem:
-    """Read a profile file (JSON; own format or Mélange's). Raises InputError."""
+def read_allocation(path: str | Path) -> AllocationProblem | PipelineProblem:
+    """Read a profile file (JSON; own format, Mélange's, or devices for pipelines). Raises InputError."""
     where = str(path)
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -89,6 +90,8 @@ def read_allocation(path: str | Path) -> AllocationProblem:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from None
+    if is_pipelines(data):
+        return check_pipelines(_validated(PipelineProblem, data, where), where)
     return parse_allocation(data, where)
 
 

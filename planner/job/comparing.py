@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.errors import InputError
+from planner.errors import InputError, UnknownNameError
 from planner.job.classes import WorkloadClass, classes_of_trace, read_classes, single_class
 from planner.job.fleets import FleetSpec, parse_fleet_option
 from planner.job.job import Job
 from planner.job.parse import parse_job
-from planner.units import parse_duration, parse_fraction, parse_money
+from planner.units import parse_duration, parse_fraction, parse_money, parse_power
 
 # What the fleets are called together; a fleet of that name gets another.
 UNION = "union"
@@ -25,12 +25,15 @@ class MixtureRules:
     Attributes
     ----------
     headroom : highest utilisation to plan with, (0, 1]. ``spare`` replicas of any kind may fail.
-    budget : US dollars per hour. ``spot_share`` : most of the GPUs that may be spot.
+    budget : US dollars per hour. ``power``: watts. ``spot_share`` : most of the GPUs that may be spot.
+    region_floor : least share of the requests that a region serves, by region.
     """
 
     headroom: float = 1.0
     spare: int = 0
     budget: float | None = None
+    power: float | None = None
+    region_floor: tuple[tuple[str, float], ...] = ()
     spot_share: float | None = None
     solver: str = "auto"
     seconds: float = 60.0
@@ -60,6 +63,10 @@ def parse_comparison(
     spot_share: str | None,
     solver: str,
     time_limit: str,
+    power: str | None = None,
+    region_floor: Sequence[str] = (),
+    objective: str | None = None,
+    modes: str = "aggregated",
     **rest: Any,
 ) -> ComparisonRequest:
     """Read every option. Raises InputError naming the option."""
@@ -70,20 +77,50 @@ def parse_comparison(
         isl = str(max(1, round(sum(c.isl * c.rate for c in recorded) / total)))
         osl = str(max(1, round(sum(c.osl * c.rate for c in recorded) / total)))
         rate = f"{total:.12g}/s"
-    job = parse_job(fleet=_counted(fleets), isl=isl, osl=osl, rate=rate, objective=None, simulate_top=0, **rest)
+    job = parse_job(
+        fleet=_counted(fleets), isl=isl, osl=osl, rate=rate, objective=objective, modes=modes, simulate_top=0, **rest
+    )
+    _check_modes_and_objective(job)
     classes = recorded or single_class(job.workload.isl, job.workload.osl, job.workload.rate)
     share = parse_fraction(headroom, "--headroom")
     if share <= 0:
         raise InputError("--headroom must be above zero", hint="80% plans with a fifth of the capacity to spare")
     rules = MixtureRules(
-        share,
-        spare,
-        None if budget is None else parse_money(budget, "--budget"),
-        None if spot_share is None else parse_fraction(spot_share, "--spot-share"),
-        solver,
-        parse_duration(time_limit, "--time-limit"),
+        headroom=share,
+        spare=spare,
+        budget=None if budget is None else parse_money(budget, "--budget"),
+        power=None if power is None else parse_power(power, "--power"),
+        region_floor=_floors(region_floor, fleets),
+        spot_share=None if spot_share is None else parse_fraction(spot_share, "--spot-share"),
+        solver=solver,
+        seconds=parse_duration(time_limit, "--time-limit"),
     )
     return ComparisonRequest(job, fleets, classes, rules)
+
+
+def _check_modes_and_objective(job: Job) -> None:
+    """Refuse what cannot be compared."""
+    if "af" in job.modes:
+        raise InputError("--modes: compare builds aggregated replicas and pd pods, not af", hint="use planner search")
+    rated, objective = job.workload.rate is not None, job.objective
+    if rated and objective not in (None, "cost", "gpus", "energy"):
+        raise InputError(f"--objective {objective}: a rate is carried at the least cost, gpus or energy")
+    if not rated and objective not in (None, "throughput"):
+        raise InputError(f"--objective {objective} needs --rate", hint="without a rate each fleet gives what it can")
+
+
+def _floors(texts: Sequence[str], fleets: Sequence[FleetSpec]) -> tuple[tuple[str, float], ...]:
+    """Read ``REGION=SHARE`` for regions that some fleet has."""
+    regions = {offer.region for fleet in fleets for offer in fleet.offers if offer.region}
+    found: dict[str, float] = {}
+    for text in texts:
+        region, _, share = text.rpartition("=")
+        if not region:
+            raise InputError(f"--region-floor: {text!r} is not REGION=SHARE", hint="for example eu=30%")
+        if region not in regions:
+            raise UnknownNameError("region", region, regions)
+        found[region] = parse_fraction(share, f"--region-floor {region}")
+    return tuple(found.items())
 
 
 def _recorded(

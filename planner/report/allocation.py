@@ -48,7 +48,8 @@ def _text(result: AllocationResult) -> str:
         for name, count in result.counts.items()
     ]
     proof = result.certificate
-    verdict = "optimal" if result.status == "optimal" else f"within {proof.gap or 0:.2%} of the best possible"
+    near = "no bound" if proof.gap is None else f"within {proof.gap:.2%} of the best possible"
+    verdict = "optimal" if result.status == "optimal" else near
     return (
         rows_text(rows, "table").rstrip("\n")
         + f"\n\n{result.cost:,.4g} $/h, {verdict} (bound {proof.bound or 0:,.4g} $/h, {proof.solver}, "

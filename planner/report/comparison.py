@@ -13,7 +13,10 @@ from planner.job.comparing import ComparisonRequest
 from planner.plan import significant
 from planner.report.emit import emit
 from planner.report.formats import rows_text, yaml_text
-from planner.report.plans import latency, layout_text
+from planner.report.plans import latency, pool_text
+
+# Notes of the winner to print; a trace may have hundreds of classes.
+_NOTES = 12
 
 
 def emit_comparison(found: Comparison, asked: ComparisonRequest, output: str, out: Sequence[Path] | None) -> int:
@@ -32,9 +35,11 @@ def emit_comparison(found: Comparison, asked: ComparisonRequest, output: str, ou
                 return _text(found, asked, percentile)
 
     emit(render, output, out)
+    for warning in found.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
     if found.winner:
         return 0
-    sys.stderr.write(f"error: {found.why}\n")
+    sys.stderr.write("error: no fleet can serve the job\n")
     return 1
 
 
@@ -60,7 +65,9 @@ def record(found: Comparison) -> dict[str, Any]:
         ],
         "winner": found.winner,
         "why": found.why,
+        "scope": found.scope,
         "bucketing": found.bucketing,
+        "warnings": list(found.warnings),
     }
 
 
@@ -72,7 +79,7 @@ def _row(entry: Entry, percentile: str) -> dict[str, Any]:
     values = (
         entry.fleet,
         " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
-        ", ".join(f"{p.replicas} x {layout_text(p)} {p.weights} on {p.gpu}" for p in plan.pools),
+        ", ".join(f"{pool_text(p)} {p.weights} on {p.gpu}" for p in plan.pools),
         _tidy(perf.output_tok_s),
         _tidy(perf.request_rate),
         _tidy(latency(perf, "ttft_ms", percentile)),
@@ -93,8 +100,9 @@ def _columns(percentile: str) -> tuple[str, ...]:
 
 def _text(found: Comparison, asked: ComparisonRequest, percentile: str) -> str:
     lines = [rows_text([_row(entry, percentile) for entry in found.entries], "table").rstrip("\n"), ""]
-    if found.why:
-        lines.append(found.why[0].upper() + found.why[1:])
+    if found.winner:
+        lines.append(found.why)
+    lines += _shares(found)
     if found.marginal:
         rows = [
             {
@@ -106,9 +114,17 @@ def _text(found: Comparison, asked: ComparisonRequest, percentile: str) -> str:
         ]
         lines += ["", "What one more GPU is worth beside all the others (exact re-solve)"]
         lines.append(rows_text(rows, "table").strip("\n"))
+    lines += ["", found.scope]
     if found.bucketing:
         lines += ["", found.bucketing]
     return "\n".join(lines) + "\n"
+
+
+def _shares(found: Comparison) -> list[str]:
+    """Which offers the winner rents, what its pods are and who serves which class."""
+    notes = [note for e in found.entries if e.fleet == found.winner and e.plan is not None for note in e.plan.notes]
+    more = [f"  and {len(notes) - _NOTES} more lines; -o json has all"] if len(notes) > _NOTES else []
+    return ["", f"{found.winner}:", *(f"  {note}" for note in notes[:_NOTES]), *more] if notes else []
 
 
 def _tidy(value: float | None) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from planner.job.slo import Slo
 from planner.search.candidates import Family
-from planner.search.pools import DecodePool, largest_batch, undominated
+from planner.search.pools import DecodePool, largest_batch
 from planner.search.reject import Rejected, Rejections
 from planner.search.supply import Supply
 from planner.serving.afd import AttentionFfn, Workers, attention_half, split_problem
@@ -50,7 +50,8 @@ def attention_ffn_pool(
     split = AttentionFfn(replica, replica)
     layouts = [Layout(int(tp), int(n * dp)) for n, tp, dp, *_ in rows]
     role = Role(replica, Layouts.of(layouts, column=False), np.ones(len(rows)), (split, workers))
-    slots = np.asarray(role.memory(lengths).slots)
+    budget = role.memory(lengths)
+    slots = np.asarray(budget.slots)
     table = role.table(float(slots.max(initial=1.0)), lengths)
     alone, batch, possible = largest_batch(table, slots, slo, lengths)
     if not possible.any():
@@ -61,10 +62,13 @@ def attention_ffn_pool(
         return None
     tpot = table.at(batch)
     rate = np.where(possible, decode_rate(role.layouts, batch, tpot, lengths), 0.0)
-    kept = [i for i in undominated(workers.gpus, rate, [alone]) if possible[i]]
+    kept = [int(i) for i in np.flatnonzero(possible)]
     few = _family(family, [layouts[i] for i in kept])
     blocks = (split, workers.rows(kept))
-    return DecodePool(supply, available, few, batch[kept], tpot[kept], rate[kept], alone[kept], blocks)
+    held = budget.rows(kept, len(rows))
+    return DecodePool(
+        supply, available, few, batch[kept], tpot[kept], rate[kept], alone[kept], table.rows(kept), held, blocks
+    )  # fmt: skip
 
 
 def _family(family: Family, layouts: list[Layout]) -> Family:

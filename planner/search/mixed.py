@@ -1,7 +1,8 @@
 """Mixtures of unequal replicas and GPU types: the layouts of the search become templates of the exact optimiser.
 
 Each template carries the rate of each request class at which it keeps the latency limits on its own; the optimiser
-picks whole replicas of templates on the offered GPUs and splits the classes over them.
+picks whole copies of templates on the offered GPUs and splits the classes over them. A template is an aggregated
+replica, or a pod of prefill and decode replicas (pods.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from planner.architecture.model import Model
 from planner.job.classes import WorkloadClass
-from planner.job.job import Job
+from planner.job.job import Job, Mode
 from planner.search.mixture import (
     Goal,
     Limits,
@@ -23,23 +24,30 @@ from planner.search.mixture import (
     Template,
     solve_mixture,
 )
-from planner.search.ranking import Candidate
+from planner.search.pods import Pod, pod_capacities, pod_name, worthwhile_pods
+from planner.search.ranking import Candidate, Outcome
 from planner.search.reject import Rejections
-from planner.search.search import Progress, Supply, search
+from planner.search.search import Progress, Supply, families, search
 from planner.serving.engine import Engine
 
-# A price has to stand for GPUs without one; it only orders GPU types among themselves.
+# A price has to stand for GPUs without one in the rows of the optimiser; no answer may depend on it.
 UNPRICED = 1.0
+# Classes with the most tokens for which pods are looked for; each pod is then rated for every class.
+_POD_CLASSES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Menu:
-    """Templates of every GPU type, and by template and class the candidate that runs at its capacity."""
+    """Templates of every GPU type, and by template and class one copy of it at its capacity.
+
+    ``rejections`` by GPU type: why layouts of it fell out.
+    """
 
     templates: tuple[Template, ...]
     candidates: Mapping[tuple[str, str], Candidate]
     classes: tuple[WorkloadClass, ...]
-    rejections: Rejections = field(default_factory=Rejections)
+    rejections: Mapping[str, Rejections] = field(default_factory=dict)
+    pods: tuple[Pod, ...] = ()
 
     def of(self, gpus: Sequence[str]) -> tuple[Template, ...]:
         """Templates on these GPU types only."""
@@ -53,30 +61,49 @@ def build_menu(
     job: Job,
     classes: tuple[WorkloadClass, ...],
     progress: Progress | None = None,
+    modes: Sequence[Mode] = ("aggregated",),
+    known: Sequence[Pod] | None = None,
 ) -> Menu:
-    """Evaluate every layout of every GPU type for every class, without any load of the job's own."""
-    capacity: dict[str, dict[str, float]] = {}
+    """Evaluate every layout of every GPU type for every class, without any load of the job's own; with ``pd`` among
+    the modes also pods: those ``known``, or those that the classes with most tokens ask for."""
     candidates: dict[tuple[str, str], Candidate] = {}
-    rejections = Rejections()
+    rejections: dict[str, Rejections] = {s.accelerator.id: Rejections() for s in supplies}
+    pods = {pod.name: pod for pod in known or ()}
+    leading = sorted(classes, key=lambda c: (-c.rate * (c.isl + c.osl), c.name))[:_POD_CLASSES]
     for klass in classes:
         if progress is not None:
             progress(f"capacities for {klass.name}: {klass.isl:.0f} in, {klass.osl:.0f} out")
-        outcome = search(model, engine, list(supplies), _alone(job, klass))
-        rejections.merge(outcome.rejections)
-        for candidate in outcome.ranked:
-            name = template_name(candidate)
-            capacity.setdefault(name, {})[klass.name] = candidate.per_replica.rate
-            candidates[name, klass.name] = candidate
-    templates = [
-        _template(name, rates, next(c for (t, _), c in candidates.items() if t == name))
-        for name, rates in sorted(capacity.items())
-    ]
-    return Menu(tuple(templates), candidates, classes, rejections)
+        alone = _alone(job, klass)
+        whole: list[Candidate] = []
+        for supply in supplies:
+            outcome = search(model, engine, [supply], alone)
+            rejections[supply.accelerator.id].merge(outcome.rejections)
+            whole += [one_copy(candidate) for candidate in outcome.ranked]
+        if "aggregated" in modes:
+            candidates.update({(template_name(c), klass.name): c for c in whole})
+        if "pd" in modes and known is None and klass in leading:
+            members = list(families(model, engine, supplies, alone, Outcome()))
+            units = [(c.replica.accelerator.id, c.gpus, c.rate) for c in whole] if "aggregated" in modes else []
+            pods.update({pod.name: pod for pod in worthwhile_pods(members, alone, units)})
+    for klass in classes if pods else ():
+        if progress is not None:
+            progress(f"prefill and decode pods for {klass.name}")
+        for candidate in pod_capacities(list(pods.values()), _alone(job, klass)):
+            candidates[template_name(candidate), klass.name] = candidate
+    return Menu(_templates(candidates), candidates, classes, rejections, tuple(pods.values()))
+
+
+def one_copy(candidate: Candidate) -> Candidate:
+    """One aggregated replica of a candidate, at its own capacity."""
+    pool = replace(candidate.emitting, replicas=1)
+    return replace(candidate, pools=(pool,), rate=candidate.per_replica.rate, idle=0)
 
 
 def template_name(candidate: Candidate) -> str:
-    """Name of a kind of replica: GPU, split and precisions."""
+    """Name of a kind of unit: GPU, split and precisions of a replica, or both pools of a pod."""
     replica = candidate.replica
+    if candidate.mode == "pd":
+        return pod_name(candidate)
     return f"{replica.accelerator.id} {candidate.layout} {replica.weights} kv {replica.kv}"
 
 
@@ -88,14 +115,27 @@ def _alone(job: Job, klass: WorkloadClass) -> Job:
     return job.model_copy(update={"workload": workload, **free})
 
 
-def _template(name: str, capacity: Mapping[str, float], candidate: Candidate) -> Template:
-    accelerator = candidate.replica.accelerator
+def _templates(candidates: Mapping[tuple[str, str], Candidate]) -> tuple[Template, ...]:
+    capacity: dict[str, dict[str, float]] = {}
+    kind: dict[str, Candidate] = {}
+    for (name, klass), candidate in candidates.items():
+        capacity.setdefault(name, {})[klass] = candidate.rate
+        kind.setdefault(name, candidate)
+    return tuple(_template(name, capacity[name], kind[name]) for name in sorted(capacity))
+
+
+def _template(name: str, capacity: Mapping[str, float], unit: Candidate) -> Template:
+    pieces: dict[str, tuple[int, ...]] = {}
+    for pool in unit.pools:
+        gpu = pool.replica.accelerator.id
+        pieces[gpu] = (*pieces.get(gpu, ()), *((pool.layout.gpus,) * pool.replicas))
     return Template(
         id=name,
         model="model",
-        gpus={accelerator.id: candidate.layout.gpus},
+        gpus=unit.gpus_by_type,
         capacity=dict(capacity),
-        power=accelerator.power * candidate.layout.gpus,
+        power=sum(pool.gpus * pool.replica.accelerator.power for pool in unit.pools),
+        pieces={gpu: sizes for gpu, sizes in pieces.items() if len(sizes) > 1},
     )
 
 
@@ -106,19 +146,25 @@ def solve_fleet(
     scale: float | None,
     limits: Limits | None = None,
     options: SolveOptions | None = None,
+    goals: tuple[Goal, ...] | None = None,
 ) -> MixtureResult:
     """The best mixture on offers: cheapest for the classes' rates times ``scale``, or the most of that mix."""
-    return solve_mixture(problem_of(menu, offers, scale=scale, limits=limits), options)
+    return solve_mixture(problem_of(menu, offers, scale=scale, limits=limits, goals=goals), options)
 
 
 def problem_of(
-    menu: Menu, offers: tuple[Offer, ...], *, scale: float | None, limits: Limits | None = None
+    menu: Menu,
+    offers: tuple[Offer, ...],
+    *,
+    scale: float | None,
+    limits: Limits | None = None,
+    goals: tuple[Goal, ...] | None = None,
 ) -> MixtureProblem:
-    """The optimiser's question for these offers."""
+    """The optimiser's question for these offers; ``goals`` by default cost of a rate, or throughput without one."""
     classes = tuple(RequestClass(c.name, "model", c.rate * (scale or 1.0)) for c in menu.classes)
-    goals = (Goal.THROUGHPUT, Goal.COST, Goal.GPUS) if scale is None else (Goal.COST, Goal.GPUS)
+    usual = (Goal.THROUGHPUT, Goal.COST, Goal.GPUS) if scale is None else (Goal.COST, Goal.GPUS)
     templates = menu.of([offer.gpu for offer in offers])
-    return MixtureProblem(templates, offers, classes, limits or Limits(), goals)
+    return MixtureProblem(templates, offers, classes, limits or Limits(), goals or usual)
 
 
 def with_corners(classes: tuple[WorkloadClass, ...], corner: str) -> tuple[WorkloadClass, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.errors import InputError
+from planner.job.pipelines import PipelineProblem
 from planner.search.mixture.backends import SolverLimits, solve_linear
 from planner.search.mixture.certificate import Certificate, relative_gap
 from planner.search.mixture.linear import LinearModel
@@ -75,6 +76,12 @@ def best_pipelines(devices: Sequence[PipelineDevice], layers: int, seconds: Seco
         columns += fresh
     columns += [c for c in pricing.pairs(_relaxed_master(devices, columns)[1]) if c not in columns]
     return _integer_master(devices, columns, bound, started, seconds)
+
+
+def pipelines_of(problem: PipelineProblem, seconds: Seconds = 20.0) -> PipelineFleet:
+    """The same from a user's file."""
+    devices = [PipelineDevice(d.name, d.count, d.rates) for d in problem.devices]
+    return best_pipelines(devices, problem.layers, seconds)
 
 
 class _Pricing:

@@ -19,6 +19,7 @@ from planner.serving.decode import DecodeTable, decode_rate
 from planner.serving.latency import slots_needed, z_score
 from planner.serving.layout import Array, BoolArray, Layout, Layouts
 from planner.serving.lengths import Lengths
+from planner.serving.memory import Memory
 from planner.serving.prefill import PrefillTimes, prefill_times
 
 _LOADS = np.concatenate([np.linspace(0.02, 0.9, 23), 1.0 - np.geomspace(0.08, 0.005, 9)])
@@ -68,6 +69,8 @@ class DecodePool:
     tpot: Array
     rate: Array
     alone: Array
+    table: DecodeTable
+    memory: Memory
     blocks: tuple[AttentionFfn, Workers] | None = None
 
     @property
@@ -81,18 +84,22 @@ def gpus_of(family: Family) -> Array:
     return np.array([float(layout.gpus) for layout in family.layouts])
 
 
-def prefill_pool(supply: Supply, available: int, family: Family) -> PrefillPool:
-    """Evaluate every layout as a prefill replica and keep the undominated ones."""
+def prefill_pool(supply: Supply, available: int, family: Family, *, pruned: bool = True) -> PrefillPool:
+    """Evaluate every layout as a prefill replica; ``pruned`` keeps those that no copies of another replace."""
     times = prefill_times(family.replica, family.columns, family.lengths)
-    shape = (len(family.layouts), 1)
-    capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0)))
-    nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
-    kept = undominated(gpus_of(family), capacity, [alone, -nics])
+    kept = list(range(len(family.layouts)))
+    if pruned:
+        shape = (len(family.layouts), 1)
+        capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0)))
+        nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
+        kept = undominated(gpus_of(family), capacity, [alone, -nics])
     few = family.only([family.layouts[i] for i in kept])
     return PrefillPool(supply, available, few, times.rows(kept, 1))
 
 
-def decode_pool(supply: Supply, available: int, family: Family, slo: Slo, lengths: Lengths) -> DecodePool | None:
+def decode_pool(
+    supply: Supply, available: int, family: Family, slo: Slo, lengths: Lengths, *, pruned: bool = True
+) -> DecodePool | None:
     """Evaluate every layout as a decode replica at its largest allowed batch; None where no layout keeps the limit."""
     flat = Layouts.of(family.layouts, column=False)
     slots = np.broadcast_to(family.memory.slots, (len(family.layouts), 1))[:, 0]
@@ -103,9 +110,13 @@ def decode_pool(supply: Supply, available: int, family: Family, slo: Slo, length
     tpot = table.at(low)
     rate = np.where(possible, decode_rate(flat, low, tpot, lengths), 0.0)
     nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
-    kept = [i for i in undominated(gpus_of(family), rate, [alone, -nics]) if possible[i]]
+    good = undominated(gpus_of(family), rate, [alone, -nics]) if pruned else range(len(rate))
+    kept = [i for i in good if possible[i]]
     few = family.only([family.layouts[i] for i in kept])
-    return DecodePool(supply, available, few, low[kept], tpot[kept], rate[kept], alone[kept])
+    held = family.memory.rows(kept, len(family.layouts))
+    return DecodePool(
+        supply, available, few, low[kept], tpot[kept], rate[kept], alone[kept], table.rows(kept), held
+    )  # fmt: skip
 
 
 def largest_batch(table: DecodeTable, slots: Array, slo: Slo, lengths: Lengths) -> tuple[Array, Array, BoolArray]:

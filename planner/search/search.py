@@ -52,7 +52,6 @@ def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progr
         if "aggregated" in job.modes:
             outcome.ranked += _candidates(family, supply, gpus, job, outcome)
     if {"pd", "af"} & set(job.modes):
-        outcome.exhaustive = False  # pools are pruned by role and matched by rate, which proves nothing
         if progress is not None:
             progress("prefill and decode pools")
         outcome.ranked += split_candidates(members, job, outcome)

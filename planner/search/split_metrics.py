@@ -12,16 +12,14 @@ from planner.job.job import Job
 from planner.search.candidates import GpuMemory, Metrics, lengths_of
 from planner.search.pools import DecodePool, PrefillPool, name_of
 from planner.search.ranking import Candidate, Outcome, Role, Share
+from planner.search.rate_matching import Matches, operating_points
 from planner.search.reject import Rejected
 from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Array, Layout, Layouts
 from planner.serving.memory import Memory
 from planner.serving.pd import Role as PoolRole
-from planner.serving.pd import SplitFlow, SplitLoop, closed_split, open_split
+from planner.serving.pd import SplitFlow, SplitLoop, closed_split
 from planner.serving.replica import Replica
-
-# Where the closed form of the pair search was a little too good, a little less load keeps the limits.
-_LEVELS = (1.0, 0.97, 0.92, 0.85, 0.7, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +75,17 @@ def _grouped(matches: Sequence[Match]) -> Iterator[tuple[list[Match], tuple[Pool
         yield members, (first, second)
 
 
-def open_matches(matches: Sequence[Match], job: Job, outcome: Outcome) -> list[Candidate]:
-    """Poisson arrivals: each match at its rate, or a little below where that misses a limit."""
+def candidates_of(matches: Matches, job: Job) -> list[Candidate]:
+    """Matches of two pools at their exact operating points, as candidates."""
+    flow, _ = operating_points(matches, job)
     found = []
-    levels = _LEVELS if job.workload.rate is None else _LEVELS[:1]
-    for members, roles in _grouped(matches):
-        rates = np.array([m.rate for m in members])
-        best: dict[int, Candidate] = {}
-        for level in levels:
-            flow = open_split(*roles, rates * level, lengths_of(job.workload))
-            table = state_metrics(flow)
-            for index, metrics in enumerate(table):
-                if index in best:
-                    continue
-                missed = _missed(metrics, flow, index, job)
-                if missed is None:
-                    best[index] = _candidate(members[index], metrics, flow, index, job)
-                elif level == levels[-1]:
-                    outcome.rejections.add(replace(missed, candidate=members[index].name))
-        found += list(best.values())
+    for row, metrics in enumerate(state_metrics(flow)):
+        counts = int(matches.n_prefill[row]), int(matches.n_decode[row])
+        match = Match(
+            matches.prefill, matches.decode, int(matches.i[row]), int(matches.j[row]), *counts,
+            float(flow.rate[row]), float(matches.bound[row]),
+        )  # fmt: skip
+        found.append(_candidate(match, metrics, flow, row, job))
     return found
 
 

@@ -1,8 +1,8 @@
 """Prefill and decode pools of their own, matched at whole replica counts.
 
-For every pair of undominated layouts and every number of prefill replicas, the decode replicas worth looking at are
-those that just fail and just manage to take what the prefill pool delivers, and all that the fleet has left: between
-them the rate does not rise and the cost does not fall. The best count of each pair is then evaluated exactly.
+Under Poisson arrivals every layout pair and every count of replicas is bounded and the best are found with a proof
+(rate_matching.py). In a closed loop, pairs of undominated layouts are evaluated at thinned counts, without one.
+`pair_grid` offers the decode replicas that just fail and just manage to take what a prefill pool delivers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from planner.search.attention_ffn import attention_ffn_pool
 from planner.search.candidates import Family, lengths_of
 from planner.search.pools import DecodePool, PrefillPool, decode_pool, prefill_pool
 from planner.search.ranking import Candidate, Outcome
+from planner.search.rate_matching import MOST_MATCHES, Matches, best_matches, best_rate, bounded, counts_of, thinned
 from planner.search.reject import Rejected
-from planner.search.split_metrics import Match, closed_matches, open_matches
+from planner.search.split_metrics import Match, candidates_of, closed_matches
 from planner.search.supply import Supply, objective_of
 from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layouts
@@ -28,7 +29,7 @@ from planner.serving.transfer import TransferOptions
 Members = list[tuple[Supply, int, Family]]
 _COUNTS = 64
 _CLOSED_COUNTS = 5
-_KEPT = 48
+_KEPT = 12
 _KEPT_CLOSED = 1500
 _LINK_SHARE = 0.95
 
@@ -38,22 +39,79 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     whether decode replicas are whole, split between attention and feed-forward workers, or either."""
     lengths = lengths_of(job.workload)
     members = [member for member in (_that_transfer(*member, outcome) for member in members) if member[2].layouts]
-    senders = [prefill_pool(*member) for member in members]
+    closed = job.workload.concurrency is not None
+    senders = [prefill_pool(*member, pruned=closed) for member in members]
     receivers: list[DecodePool | None] = []
     for member in members:
         if "pd" in job.modes:
-            receivers.append(decode_pool(*member, job.slo, lengths))
+            receivers.append(decode_pool(*member, job.slo, lengths, pruned=closed))
         if "af" in job.modes:
             receivers.append(attention_ffn_pool(*member, job.slo, lengths, outcome.rejections))
-    matches: list[Match] = []
-    for prefill in senders:
-        for decode in receivers:
-            if decode is not None and prefill.family.replica.kv == decode.family.replica.kv:
-                matches += _matches(prefill, decode, job, outcome)
+    pairs = [
+        (prefill, decode) for prefill in senders for decode in receivers
+        if decode is not None and prefill.family.replica.kv == decode.family.replica.kv
+    ]  # fmt: skip
+    if not closed:
+        return _sized(pairs, job, outcome)
+    outcome.exhaustive = False  # pools are pruned by role and counts thinned
+    matches = [match for pair in pairs for match in _matches(*pair, job, outcome)]
     matches.sort(key=lambda match: (match.score, match.name))
-    if job.workload.concurrency is not None:
-        return closed_matches(matches[:_KEPT_CLOSED], job, outcome)
-    return open_matches(matches[:_KEPT], job, outcome)
+    return closed_matches(matches[:_KEPT_CLOSED], job, outcome)
+
+
+def _sized(pairs: list[tuple[PrefillPool, DecodePool]], job: Job, outcome: Outcome) -> list[Candidate]:
+    """Poisson arrivals: the best match of the best layout pairs, proved where the fleet is small enough."""
+    thin = None
+    while sum(_count(*pair, thin) for pair in pairs) > MOST_MATCHES:
+        thin = 64 if thin is None else thin // 2
+        outcome.exhaustive = False
+    groups = []
+    for prefill, decode in pairs:
+        matches = bounded(prefill, decode, job, thin)
+        outcome.candidates += len(prefill.gpus) * len(decode.gpus)
+        outcome.points += len(matches.bound)
+        if len(matches.bound):
+            groups.append(matches)
+        else:
+            _record(prefill, decode, job, outcome)
+    ranking = best_matches(groups, job, max(job.top, _KEPT))
+    outcome.exhaustive &= ranking.proved
+    outcome.points += ranking.evaluated
+    if groups and not ranking.best:
+        _record_missed(groups, job, outcome)
+    found: list[Candidate] = []
+    for index, group in enumerate(groups):
+        rows = [row for _, owner, row in ranking.best if owner == index]
+        found += candidates_of(group.rows(np.array(rows)), job) if rows else []
+    return found
+
+
+def _count(prefill: PrefillPool, decode: DecodePool, thin: int | None) -> int:
+    rows = [counts_of(pool.gpus, pool.available) for pool in (prefill, decode)]
+    first, second = (len((x if thin is None else thinned(*x, thin))[0]) for x in rows)
+    return first * second
+
+
+def _record(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome) -> None:
+    """No match of two pools reaches the limits or the rate even by its bound: say which is missed."""
+    names = f"prefill {prefill.supply.accelerator.id}, decode {decode.supply.accelerator.id}"
+    pairs, asked = len(prefill.gpus) * len(decode.gpus), job.workload.rate
+    most = best_rate(prefill, decode, job)
+    if asked is None or most <= 0:
+        need, have = "a prompt computed and moved within the limits", "no pair of layouts that does"
+        outcome.rejections.add(Rejected("split misses ttft even when idle", names, need, have, 1.0), pairs)
+        return
+    need, have = f"{asked:.4g} requests/s from the fleet", f"{most:.4g} requests/s"
+    outcome.rejections.add(Rejected("fleet too small to split", names, need, have, asked / most - 1), pairs)
+
+
+def _record_missed(groups: list[Matches], job: Job, outcome: Outcome) -> None:
+    """Bounds promised what no exact evaluation kept."""
+    for group in groups:
+        names = f"prefill {group.prefill.supply.accelerator.id}, decode {group.decode.supply.accelerator.id}"
+        load = "even when idle" if job.workload.rate is None else "at this load"
+        miss = Rejected(f"split misses a limit {load}", names, "a limit less tight", "no match that keeps it", 1.0)
+        outcome.rejections.add(miss, len(group.bound))
 
 
 def _that_transfer(supply: Supply, available: int, family: Family, outcome: Outcome) -> tuple[Supply, int, Family]:
@@ -94,7 +152,7 @@ def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcom
     outcome.candidates += len(prefill.gpus) * len(decode.gpus)
     score = np.where(grid.valid, _score(grid, job), np.inf)
     if not np.isfinite(score).any():
-        _record(grid, job, outcome)
+        _record(prefill, decode, job, outcome)
     shape = np.broadcast_shapes(grid.rate.shape, score.shape)
     counts = [np.broadcast_to(x, shape) for x in (grid.n_prefill, grid.n_decode, grid.rate)]
     every = job.workload.concurrency is not None
@@ -232,17 +290,3 @@ def _idle_latency(grid: PairGrid, job: Job) -> Array:
     own = grid.prefill.times.own(0.0)[:, :, None, None]
     tokens = lengths_of(job.workload).decodes
     return np.asarray(own + tokens * grid.decode.alone[None, None, :, None] + 0.0 * grid.rate)
-
-
-def _record(grid: PairGrid, job: Job, outcome: Outcome) -> None:
-    """No count of any pair works: say which comes nearest."""
-    names = f"prefill {grid.prefill.supply.accelerator.id}, decode {grid.decode.supply.accelerator.id}"
-    pairs = len(grid.prefill.gpus) * len(grid.decode.gpus)
-    best = float(grid.rate.max(initial=0.0))
-    if best <= 0:
-        need, have = "a prompt computed and moved within the limits", "no pair of layouts that does"
-        outcome.rejections.add(Rejected("split misses ttft even when idle", names, need, have, 1.0), pairs)
-        return
-    asked = job.workload.rate or best
-    need, have = f"{asked:.4g} requests/s from the fleet", f"{best:.4g} requests/s"
-    outcome.rejections.add(Rejected("fleet too small to split", names, need, have, asked / best - 1), pairs)

@@ -48,6 +48,10 @@ class DecodeTable:
         knots = np.geomspace(1.0, max(largest, 2.0), _KNOTS)
         return cls(knots, np.stack([np.broadcast_to(seconds(np.full(rows, b)), (rows,)) for b in knots], axis=1))
 
+    def rows(self, kept: ArrayLike) -> DecodeTable:
+        """Some of the rows."""
+        return DecodeTable(self.knots, self.seconds[np.asarray(kept, dtype=int)])
+
     def at(self, batch: Array) -> Array:
         """D at ``batch`` [rows]; below the first knot the first is taken."""
         rows = np.arange(len(self.seconds))

@@ -44,8 +44,9 @@ class Engine:
     evenness : how evenly tokens choose experts, see cost/moe.py.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
-    expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
-        takes gather and reduce-scatter where that is less.
+    expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``, on AMD
+        in ``exchange_start_amd``), "fastest" takes gather and reduce-scatter where that is less.
+    cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
     transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     published_fp8 : whether it serves the model maker's own 8-bit checkpoint, else one that it quantises per tensor.
     vendor, vendor_decode_steps : the vendor of the GPUs it runs on (empty: any), and ``decode_steps`` of the recipes
@@ -87,6 +88,8 @@ class Engine:
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
     exchange_start: Seconds = 0.0
+    exchange_start_amd: Seconds = 0.0
+    cache_math: bool = False
     transfer_stages: bool = True
     published_fp8: bool = True
     vendor: str = ""
@@ -212,6 +215,8 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         transfer_stages=bool(data["transfer"]["stages"]),
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
+        exchange_start_amd=data["experts"]["exchange_start_amd_us"] * 1e-6,
+        cache_math=bool(kernels["attention_in_cache_type"]),
         published_fp8=bool(data["checkpoints"]["published_fp8"]),
         vendor_decode_steps=(("", float(first["decode_steps"])), *recipes.items()),
     )

@@ -41,7 +41,8 @@ def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Esti
 
 
 def _replica_key(point: Point) -> tuple[object, ...]:
-    gpus = (point.gpu, *(point.extra.get(name, "") for name in ("prefill_gpu", "decode_gpu", *GROUPED_BY)))
+    columns = ("prefill_gpu", "decode_gpu", "kv_transfer", *GROUPED_BY)
+    gpus = (point.gpu, *(point.extra.get(name, "") for name in columns))
     return (point.model, gpus, point.weights, point.kv, point.engine, point.engine_version, point.date, point.mode)
 
 

@@ -224,7 +224,7 @@ class _Pass:
             self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
             seconds = attention_prefill_seconds(
-                self.chunk / self.prompts, self.prefix, self.prompts, *shape, math="bf16",
+                self.chunk / self.prompts, self.prefix, self.prompts, *shape, math=self._prefill_math(),
                 window=self._prefill_window(a), **options,
             )  # fmt: skip
             self._add("attention prefill", seconds, times)
@@ -232,6 +232,11 @@ class _Pass:
             self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
         if a.compressed is not None and a.compressed.index_dim:
             self._indexer(a.compressed.index_heads, a.compressed.index_dim, a.compressed.ratio, times)
+
+    def _prefill_math(self) -> str:
+        """Math of a prompt's attention: 8 bit where the engine computes in the type of an 8-bit cache."""
+        narrow = self.replica.engine.cache_math and self.replica.kv_bytes < ACTIVATION_BYTES
+        return "fp8" if narrow else "bf16"
 
     def _prefill_window(self, a: Attention) -> float | Array | None:
         """Keys that a prompt token attends: all, a window, or what a selector leaves of the mean context."""
@@ -363,7 +368,7 @@ class _Pass:
         # A token travels once to each rank that holds any of its experts.
         spread = active_experts(self.layouts.ep, 1.0, float(ffn.top_k))
         exchange = 2 * all_to_all_seconds(self.tokens / self.layouts.tp * spread * row, ranks, **links)
-        exchange = exchange + self.replica.engine.exchange_start
+        exchange = exchange + self.replica.exchange_start
         gathered = self.routed_tokens * row
         gather = 2 * all_gather_seconds(gathered, ranks, **links)
         if self.replica.engine.expert_exchange == "fastest":

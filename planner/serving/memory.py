@@ -37,6 +37,19 @@ class Memory:
     longest: Array
     slots: Array
 
+    def rows(self, kept: ArrayLike, count: int) -> Memory:
+        """Some of ``count`` rows, flat."""
+
+        def pick(values: Array) -> Array:
+            flat = np.ravel(values)
+            every = np.broadcast_to(flat if flat.size > 1 else flat[0], (count,))
+            return np.asarray(every[np.asarray(kept, dtype=int)])
+
+        return Memory(
+            pick(self.weights), pick(self.activations), self.capacity, pick(self.room), pick(self.request),
+            pick(self.longest), pick(self.slots),
+        )  # fmt: skip
+
     @property
     def fits(self) -> Array:
         """Whether the weights and at least one request fit."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from planner.cost.moe import largest_of
 from planner.job.slo import QUANTILE
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
@@ -33,19 +34,20 @@ from planner.serving.transfer import (
 _BISECTIONS = 60
 # Above this load of the prefill pool its queue holds what the loop leaves over.
 _LIMITED = 0.95
-# Mean of a Brownian bridge above its running minimum: 0.627 at its end (sqrt(pi/8)), so much over its length.
-_BRIDGE = 0.47
+# Load generators draw lengths uniformly from 80 to 100 % of a nominal one: standard deviation over mean.
+_LENGTH_VARIATION = 0.2 / 12**0.5 / 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
     """Replicas of one pool, one element per row; ``blocks`` where a replica is itself split between attention and
-    feed-forward workers."""
+    feed-forward workers; ``admitted`` requests that an attention rank takes at most, where less than fit in memory."""
 
     replica: Replica
     layouts: Layouts
     count: Array
     blocks: tuple[AttentionFfn, Workers] | None = None
+    admitted: Array | None = None
 
     @property
     def gpus(self) -> Array:
@@ -55,9 +57,11 @@ class Role:
     def memory(self, lengths: Lengths) -> Memory:
         """Budget of the GPUs that hold the cache; without a slot where the feed-forward workers do not fit."""
         if self.blocks is None:
-            return memory(self.replica, self.layouts, lengths)
-        held, blocks = self.blocks[0].memories(self.blocks[1], lengths)
-        return replace(held, slots=np.where(blocks.fits, held.slots, 0.0))
+            held = memory(self.replica, self.layouts, lengths)
+        else:
+            held, blocks = self.blocks[0].memories(self.blocks[1], lengths)
+            held = replace(held, slots=np.where(blocks.fits, held.slots, 0.0))
+        return held if self.admitted is None else replace(held, slots=np.minimum(held.slots, self.admitted))
 
     def table(self, largest: float, lengths: Lengths) -> DecodeTable:
         """D(B) of every row; with ``blocks`` all micro-batches of an attention-FFN split count as one batch."""
@@ -102,7 +106,7 @@ class Handover:
 
 def handover(prefill: Role, decode: Role, lengths: Lengths, chunks: Array, options: TransferOptions) -> Handover:
     """Links between two pools. All prompt tokens travel, prefix hits too; attention ranks send side by side."""
-    size = request_kv_bytes(decode.replica, lengths.isl) / options.compression
+    size = request_kv_bytes(decode.replica, lengths.isl) / floats(options.compression)
     sending = transfer(
         prefill.replica, decode.replica, prefill.layouts, decode.layouts, size, inside=one_domain(prefill, decode)
     )
@@ -150,59 +154,29 @@ class SplitLoop:
     def load_test(self, statistic: str) -> tuple[Array, Array]:
         """TTFT and requests/s as a load test reports them that starts all of its N requests at once.
 
-        Outputs of like length keep the crowd together: every round brings N prompts in random order within the time
-        in which the pool computes N. Their wait is a Brownian bridge reflected at zero, on average sqrt(N) * _BRIDGE
-        services (for Poisson arrivals at the same rate it would be that of the load), and never below that.
+        The start brings N prompts together, which wait for half of them on average; it is one of the rounds, so that a
+        mean sees its share and a median none. Later rounds come spread by the pool itself, which lets prompts through
+        at no more than its capacity, and wait as at random.
         """
-        share, replicas = self.rate / self.roles[0].count, self.roles[0].count
-        chance = self.prefill.wait(share, replicas, "mean")
-        service = 1.0 / (self.prefill.capacity * replicas)
-        others = np.maximum(self.concurrency - 1.0, 0.0)
-        crowd = np.where(self.limited, 0.0, np.maximum(_BRIDGE * np.sqrt(others) * service - chance, 0.0))
-        cycle = self.mean_ttft + crowd + self.lengths.decodes * self.mean_tpot
-        ttft = self.ttft("mean" if statistic == "p50" else statistic) + crowd
-        return ttft, np.minimum(self.rate, self.concurrency / cycle)
+        prefill, rounds = self.roles[0], self.roles[1].replica.engine.burst_rounds
+        others = np.maximum(self.concurrency / prefill.count - 1.0, 0.0)
+        burst = np.where(self.limited, 0.0, others / (2.0 * self.prefill.capacity * rounds))
+        cycle = self.mean_ttft + burst + self.lengths.decodes * self.mean_tpot
+        mean = self.ttft("mean")
+        return (mean if statistic == "p50" else mean + burst), self.concurrency / cycle / self._drain()
+
+    def _drain(self) -> Array:
+        """Duration of a load test over the time in which its requests would pass at full load.
+
+        N clients of R requests each end apart: lengths of variation v make the sum of R of them vary by v/sqrt(R),
+        and the test lasts until the last of N has ended, z(N) deviations late. One client alone never waits for others.
+        """
+        rounds = self.roles[1].replica.engine.burst_rounds
+        return np.asarray(1.0 + largest_of(self.concurrency) * _LENGTH_VARIATION / np.sqrt(rounds))
 
     def tpot(self, statistic: str) -> Array:
         """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody."""
         return self.mean_tpot
-
-
-def closed_split(
-    prefill: Role, decode: Role, concurrency: Array, lengths: Lengths, options: TransferOptions | None = None
-) -> SplitLoop:
-    """Steady state with ``concurrency`` requests in flight over the whole deployment; arguments have shape [rows].
-
-    Bisection on the running batch B: it fixes the rate, the rate fixes the waits. A prefill pool or a link at its limit
-    lets its wait grow until everybody is accounted for; what finds no decode slot waits for one.
-    """
-    times = prefill_times(prefill.replica, prefill.layouts, lengths)
-    budget = decode.memory(lengths)
-    link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
-    ranks = decode.count * decode.layouts.attention_dp
-    most = np.maximum(np.minimum(concurrency / ranks, np.maximum(budget.slots, 1.0)), 1e-6)
-    table = decode.table(float(most.max()), lengths)
-
-    def state(batch: Array) -> tuple[Array, Array, Array]:
-        tpot = table.at(batch)
-        rate = decode_rate(decode.layouts, batch, tpot, lengths) * decode.count
-        share = rate / prefill.count
-        # An arrival meets the others, not itself: one request alone never waits.
-        queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
-        own = times.own(share)
-        ttft = first_token_overhead(decode.replica.engine, tpot) + queue + own + link.seconds(rate, own)
-        return tpot, rate, ttft
-
-    low, high = np.full_like(most, 1e-9), most.copy()
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        tpot, rate, ttft = state(middle)
-        enough = rate * (ttft + lengths.decodes * tpot) >= concurrency
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    tpot, rate, ttft = state(low)
-    waiting = np.maximum(concurrency / rate - lengths.decodes * tpot - ttft, 0.0)
-    limited = rate / prefill.count > _LIMITED * times.capacity
-    return SplitLoop(times, budget, low, tpot, (prefill, decode), lengths, rate, concurrency, ttft + waiting, limited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,24 +217,96 @@ class SplitFlow:
         return np.where(carried, self.mean_tpot + spread, np.inf)
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prefill and a decode pool, row by row, with everything about them that does not depend on the load."""
+
+    roles: tuple[Role, Role]
+    times: PrefillTimes
+    budget: Memory
+    table: DecodeTable
+    link: Handover
+    lengths: Lengths
+
+    def batch_at(self, rate: Array) -> tuple[Array, BoolArray]:
+        """Running decodes per attention rank at ``rate`` requests/s of the deployment [rows], and whether the decode
+        pool carries it: bisection on the table of D(B)."""
+        decode, table = self.roles[1], self.table
+        each = rate / decode.count
+        top = np.maximum(np.broadcast_to(self.budget.slots, rate.shape), 1.0)
+        low, high = np.zeros_like(top), top.copy()
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            enough = decode_rate(decode.layouts, middle, table.at(middle), self.lengths) >= each
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        carried = decode_rate(decode.layouts, high, table.at(high), self.lengths) >= each * (1 - 1e-9)
+        return high, carried
+
+    def flow(self, rate: Array, batch: Array, carried: BoolArray) -> SplitFlow:
+        """Steady state at ``rate``, of which ``batch`` running decodes per attention rank are known."""
+        tpot = self.table.at(batch)
+        slope = np.maximum(tpot - self.table.at(np.ones_like(batch)), 0.0) / np.maximum(batch, 1.0)
+        reached = np.where(carried, batch, np.inf)
+        return SplitFlow(
+            self.times, self.budget, self.link, self.roles, self.lengths, rate, reached, tpot, slope
+        )  # fmt: skip
+
+    def open(self, rate: Array) -> SplitFlow:
+        """Steady state under Poisson arrivals at ``rate`` requests/s of the deployment [rows]."""
+        return self.flow(rate, *self.batch_at(rate))
+
+    def closed(self, concurrency: Array) -> SplitLoop:
+        """Steady state with ``concurrency`` requests in flight over the whole deployment [rows].
+
+        Bisection on the running batch B: it fixes the rate, the rate fixes the waits. A prefill pool or a link at its
+        limit lets its wait grow until everybody is accounted for; what finds no decode slot waits for one.
+        """
+        prefill, decode = self.roles
+        times, lengths = self.times, self.lengths
+        ranks = decode.count * decode.layouts.attention_dp
+        most = np.maximum(np.minimum(concurrency / ranks, np.maximum(self.budget.slots, 1.0)), 1e-6)
+
+        def state(batch: Array) -> tuple[Array, Array, Array]:
+            tpot = self.table.at(batch)
+            rate = decode_rate(decode.layouts, batch, tpot, lengths) * decode.count
+            share = rate / prefill.count
+            # An arrival meets the others, not itself: one request alone never waits.
+            queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
+            own = times.own(share)
+            ttft = first_token_overhead(decode.replica.engine, tpot) + queue + own + self.link.seconds(rate, own)
+            return tpot, rate, ttft
+
+        low, high = np.full_like(most, 1e-9), most.copy()
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            tpot, rate, ttft = state(middle)
+            enough = rate * (ttft + lengths.decodes * tpot) >= concurrency
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        tpot, rate, ttft = state(low)
+        waiting = np.maximum(concurrency / rate - lengths.decodes * tpot - ttft, 0.0)
+        limited = rate / prefill.count > _LIMITED * times.capacity
+        return SplitLoop(
+            times, self.budget, low, tpot, self.roles, lengths, rate, concurrency, ttft + waiting, limited
+        )  # fmt: skip
+
+
+def paired(prefill: Role, decode: Role, lengths: Lengths, options: TransferOptions | None = None) -> Pair:
+    """Evaluate both pools, row by row: times of a prompt, D(B) up to the slots of the cache, the links between."""
+    times, budget = prefill_times(prefill.replica, prefill.layouts, lengths), decode.memory(lengths)
+    table = decode.table(float(np.max(np.maximum(budget.slots, 1.0))), lengths)
+    link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
+    return Pair((prefill, decode), times, budget, table, link, lengths)
+
+
+def closed_split(
+    prefill: Role, decode: Role, concurrency: Array, lengths: Lengths, options: TransferOptions | None = None
+) -> SplitLoop:
+    """Steady state with ``concurrency`` requests in flight over the whole deployment; arguments have shape [rows]."""
+    return paired(prefill, decode, lengths, options).closed(concurrency)
+
+
 def open_split(
     prefill: Role, decode: Role, rate: Array, lengths: Lengths, options: TransferOptions | None = None
 ) -> SplitFlow:
-    """Both pools at ``rate`` requests/s [rows]: bisection on the table of D(B) finds the batch that carries it."""
-    times = prefill_times(prefill.replica, prefill.layouts, lengths)
-    budget = decode.memory(lengths)
-    link = handover(prefill, decode, lengths, times.chunks, options or TransferOptions())
-    top = np.maximum(np.broadcast_to(budget.slots, rate.shape), 1.0)
-    table = decode.table(float(top.max()), lengths)
-    per_replica = rate / decode.count
-    low, high = np.zeros_like(top), top.copy()
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        enough = decode_rate(decode.layouts, middle, table.at(middle), lengths) >= per_replica
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    tpot = table.at(high)
-    carried = decode_rate(decode.layouts, high, tpot, lengths) >= per_replica * (1 - 1e-9)
-    slope = np.maximum(tpot - table.at(np.ones_like(high)), 0.0) / np.maximum(high, 1.0)
-    return SplitFlow(
-        times, budget, link, (prefill, decode), lengths, rate, np.where(carried, high, np.inf), tpot, slope
-    )  # fmt: skip
+    """Steady state under Poisson arrivals at ``rate`` requests/s of the deployment; arguments have shape [rows]."""
+    return paired(prefill, decode, lengths, options).open(rate)

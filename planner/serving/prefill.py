@@ -5,10 +5,12 @@ linearly. Prompts that arrive during an iteration go into the next one (gated bu
 replica m = r*t(m) prompts ride together. With n replicas behind a router that sends to the least loaded one, u the
 share of time a replica is busy, rho = r*t(M)/M its load and a = sqrt(2(n+1)) - 1 (Sakasegawa, 1977):
 
-  E[wait] = 1/(2n) * ( u^a * t(m) + rho^(a+1) / (1-rho) * t(M)/M )
+  E[wait] = 1/(2n) * ( u^a * t(m) + rho^(a+1) / (1-rho) * ranks * t(M)/M )
 
-the rest of the running iteration, and the queue of a bulk server. For n = M = 1 this is the M/D/1 wait
-rho*t/(2(1-rho)), for M = 1 Sakasegawa's M/D/n, and for rho -> 1 the heavy-traffic limit of the bulk queue.
+the rest of the running iteration, and the queue. A prompt is bound to its attention rank when it arrives, so each rank
+is a queue of its own and another rank that idles does not help: its server takes M/ranks prompts in t(M), in step with
+the others. For n = M = 1 this is the M/D/1 wait rho*t/(2(1-rho)), for M = 1 Sakasegawa's M/D/n, and for rho -> 1 the
+heavy-traffic limit of the bulk queue.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class PrefillTimes:
     """One replica, in seconds, shapes of the layouts.
 
     ``alone`` a prompt by itself keeps the replica busy that long, ``full`` all ``together`` prompts at once do;
-    ``stretch`` own time over busy time (the fill of a pipeline); ``chunks`` pieces of a prompt.
+    ``stretch`` own time over busy time (the fill of a pipeline); ``chunks`` pieces of a prompt; ``ranks`` attention
+    ranks, each with a queue of its own.
     """
 
     alone: Array
@@ -39,12 +42,13 @@ class PrefillTimes:
     together: Array
     stretch: Array
     chunks: Array
+    ranks: Array
     memory: Memory
 
     def rows(self, kept: ArrayLike, dimensions: int) -> PrefillTimes:
         """Return some rows of times whose first axis is the layouts, with ``dimensions`` axes of one element after it.
 
-        The memory is left as it is.
+        The memory becomes flat rows.
         """
 
         def pick(values: Array) -> Array:
@@ -52,9 +56,12 @@ class PrefillTimes:
             chosen = wide.reshape(wide.shape[0], -1)[np.asarray(kept, dtype=int), 0]
             return np.asarray(chosen.reshape(-1, *(1,) * dimensions))
 
+        wide_rows = np.broadcast_shapes(self.full.shape, (1,))[0]
+        alone, full, together = pick(self.alone), pick(self.full), pick(self.together)
         return PrefillTimes(
-            pick(self.alone), pick(self.full), pick(self.together), pick(self.stretch), pick(self.chunks), self.memory
-        )
+            alone, full, together, pick(self.stretch), pick(self.chunks), pick(self.ranks),
+            self.memory.rows(kept, wide_rows),
+        )  # fmt: skip
 
     @property
     def capacity(self) -> Array:
@@ -79,7 +86,7 @@ class PrefillTimes:
         time = self.busy(rate)
         power = np.sqrt(2.0 * (servers + 1.0)) - 1.0
         met = np.minimum(floats(rate) * time, 1.0) ** power
-        queue = rho ** (power + 1.0) / (1.0 - rho) / self.capacity
+        queue = rho ** (power + 1.0) / (1.0 - rho) * self.ranks / self.capacity
         mean = (time * met + queue) / (2.0 * servers)
         return np.where(stable, _at(mean, met, statistic), np.inf)
 
@@ -110,4 +117,7 @@ def prefill_times(replica: Replica, layouts: Layouts, lengths: Lengths) -> Prefi
     busy = chunks / layouts.pp
     stretch = (chunks + layouts.pp - 1.0) / chunks
     together = seats * layouts.attention_dp
-    return PrefillTimes(alone * busy, full * busy, together + 0.0 * full, stretch, chunks + 0.0 * full, budget)
+    rows = 0.0 * full
+    return PrefillTimes(
+        alone * busy, full * busy, together + rows, stretch, chunks + rows, layouts.attention_dp + rows, budget
+    )  # fmt: skip

@@ -25,15 +25,16 @@ from planner.serving.layout import Array, Layouts, floats
 from planner.serving.replica import Replica
 
 Pieces = Literal["request", "chunk", "layer"]
+PIECES: tuple[Pieces, ...] = ("request", "chunk", "layer")
 
 
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
     """How KV travels: ``pieces`` in which it leaves, None as the engine does; ``compression`` bytes before over bytes
-    on the wire."""
+    on the wire, one number or one per row."""
 
     pieces: Pieces | None = None
-    compression: float = 1.0
+    compression: ArrayLike = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner_cases import gpu, one, replica
+from planner_cases import gpu, one, plain_engine, replica
 
 from planner.serving.aggregated import open_loop
 from planner.serving.lengths import Lengths
@@ -31,7 +34,7 @@ def single_server(seconds: float, together: float = 1.0) -> PrefillTimes:
     # Only the times matter to the queue; the memory of some layout stands in.
     real = prefill_times(role().replica, role().layouts, LENGTHS)
     time, ones = np.array([seconds]), np.array([1.0])
-    return PrefillTimes(time, time * together, ones * together, ones, ones, real.memory)
+    return PrefillTimes(time, time * together, ones * together, ones, ones, ones, real.memory)
 
 
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.9])
@@ -54,6 +57,51 @@ def test_a_pool_at_its_capacity_waits_for_ever() -> None:
     times = single_server(0.2)
     assert np.isinf(times.wait(5.0, 1.0, "mean")[0])
     assert np.isfinite(times.wait(4.99, 1.0, "p95")[0])
+
+
+def test_attention_ranks_queue_apart() -> None:
+    # Bound to its rank, a prompt waits there although another rank idles: twice the wait of a pooled queue of two.
+    pooled = single_server(0.2, together=2.0)
+    apart = replace(pooled, ranks=np.array([2.0]))
+    queue = [float(times.wait(4.5, 1.0, "mean")[0] - times.wait(1e-9, 1.0, "mean")[0]) for times in (pooled, apart)]
+    assert queue[0] < queue[1] < 2 * queue[0]
+
+
+def replayed_loop(clients: int, think: float, rounds: int = 8, draws: int = 12) -> tuple[float, float, float]:
+    """Median and mean wait before one server of a second per prompt, and requests/s, of load tests that start all at
+    once: every client thinks 80 to 100 % of a nominal time, as decoding outputs of drawn length takes."""
+    waits: list[float] = []
+    lasting = 0.0
+    for seed in range(draws):
+        rng, free, started, end = np.random.default_rng(seed), 0.0, clients, 0.0
+        arrivals = [0.0] * clients
+        while arrivals:
+            arrived = heapq.heappop(arrivals)
+            start = max(arrived, free)
+            free = start + 1.0
+            waits.append(start - arrived)
+            done = free + think * rng.uniform(0.8, 1.0) / 0.9
+            end = max(end, done)
+            if started < clients * rounds:
+                started += 1
+                heapq.heappush(arrivals, done)
+        lasting += end
+    return float(np.median(waits)), float(np.mean(waits)), clients * rounds * draws / lasting
+
+
+def test_a_load_test_reports_what_its_replay_shows() -> None:
+    # One prompt at a time, prefill pool about half busy, no overheads, 64 clients, eight rounds.
+    engine = plain_engine(burst_rounds=8.0, chunk_tokens=2000.0, prefill="exclusive")
+    pools = [replace(role(count), replica=replace(role().replica, engine=engine)) for count in (1.0, 4.0)]
+    loop = closed_split(*pools, np.array([64.0]), Lengths(2000.0, 1000.0))
+    service = 1.0 / float(loop.prefill.capacity[0])
+    think = float(loop.lengths.decodes * loop.mean_tpot[0]) / service
+    median, mean, rate = replayed_loop(64, think)
+    (p50, served), (average, _) = loop.load_test("p50"), loop.load_test("mean")
+    others = float(loop.ttft("mean")[0]) - float(loop.prefill.wait(loop.rate, 1.0, "mean")[0]) * (1 - 1 / 64)
+    assert (float(p50[0]) - others) / service == pytest.approx(median, abs=0.6)
+    assert (float(average[0]) - others) / service == pytest.approx(mean, rel=0.15)
+    assert float(served[0]) * service == pytest.approx(rate, rel=0.02)
 
 
 def test_the_whole_cache_of_a_prompt_travels() -> None:
@@ -90,7 +138,7 @@ def test_a_faster_link_never_lengthens_the_first_token(slow: float, gain: float,
 
 def test_decode_replicas_are_no_slower_than_those_that_also_prefill() -> None:
     # An infinite link and one replica more for the prompts: at the same batch no prompt interrupts an iteration.
-    both = open_loop(role().replica, one(1, 1, 1, 1), np.array([64.0]), LENGTHS)
+    both = open_loop(role().replica, one(1, 1, 1, 1), np.array([64.0]), Lengths(2000.0, 1000.0))
     rate = float(both.rate[0])
     split = flow(rate, role(8.0, network_bandwidth=1e15), role(network_bandwidth=1e15))
     assert float(split.tpot("mean")[0]) <= float(both.tpot[0])

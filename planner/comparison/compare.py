@@ -1,0 +1,261 @@
+"""The same job on several fleets: each as given, all of them together, and each GPU type without limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from planner.architecture.model import Model
+from planner.comparison.fleets import FleetOffer, largest, union_of, unlimited
+from planner.comparison.verdict import Entry, Question, effort_of, winner_of
+from planner.errors import InputError
+from planner.job.comparing import ComparisonRequest
+from planner.job.job import Job
+from planner.mixed_plan import mixture_plan, pool_parts
+from planner.search.mixed import Menu, build_menu, problem_of, solve_fleet, with_corners
+from planner.search.mixture import Goal, Limits, MixtureResult, Offer, SolveOptions
+from planner.search.mixture.marginal import marginal_values
+from planner.search.pods import POD_GPUS
+from planner.search.ranking import Candidate
+from planner.search.search import Progress
+from planner.serving.engine import Engine
+
+GOALS = {"cost": Goal.COST, "gpus": Goal.GPUS, "energy": Goal.POWER, "throughput": Goal.THROUGHPUT}
+# Solves until no replica misses a limit at its load; before the last one all pipelines are taken out.
+_ATTEMPTS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Marginal:
+    """What one more GPU is worth, by exact re-solve: $/h saved at the rate, and output tokens/s gained on the fleet."""
+
+    gpu: str
+    usd_per_hour: float
+    output_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything that is compared, and who wins why; ``bucketing`` bounds what counting into classes may hide.
+
+    ``scope`` says among what the proofs hold, ``warnings`` what the reader may take for known and is not.
+    """
+
+    entries: tuple[Entry, ...]
+    marginal: tuple[Marginal, ...]
+    winner: str
+    why: str
+    scope: str = ""
+    bucketing: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def compare(
+    model: Model,
+    engine: Engine,
+    fleets: Sequence[FleetOffer],
+    asked: ComparisonRequest,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Solve the job exactly on every fleet, on their union, and on each GPU type without limit.
+
+    With a rate (of the job or of its classes) every fleet carries it as cheaply as it can. Without one each carries as
+    much as it can, and an unlimited type what the best given fleet carries. Raises InputError where the answer would
+    hang on a price or a power that nobody knows.
+    """
+    show = progress or (lambda message: None)
+    union = union_of(fleets)
+    job, scale = asked.job, 1.0 if asked.job.workload.rate is not None else None
+    goals, warnings = _goals(union, asked)
+    menu = build_menu(model, engine, largest(union.supplies), job, asked.classes, progress, job.modes)
+    solver = _Solver(menu, asked, goals)
+    entries, results, alone_entries = [], [], []
+    for fleet in [*fleets, *([union] if len(fleets) > 1 else [])]:
+        show(f"solving {fleet.name}")
+        results.append(solver.solve(fleet.offers, scale))
+        entries.append(_entry(menu, results[-1], job, fleet, given=fleet is not union))
+    carried = scale or max((r.plan.rate_multiple for r in results if r.plan), default=None)
+    for supply in union.supplies:
+        show(f"solving {supply.accelerator.id} without limit")
+        alone = unlimited(supply, union)
+        if carried is None:
+            reason = _nearest(menu, alone) or "no given fleet carries the job, so there is no rate to match"
+            alone_entries.append(Entry(alone.name, None, reason, False))
+            continue
+        alone_entries.append(_entry(menu, solver.solve(alone.offers, carried), job, alone, given=False))
+    price = {gpu: min(o.price for o in union.offers if o.gpu == gpu) for gpu in {o.gpu for o in union.offers}}
+    question = Question(goals[0], scale is not None, not union.unpriced)
+    winner, why = winner_of(entries, alone_entries, question, effort_of(menu, price))
+    marginal = solver.marginal(union, scale) if winner else ()
+    # The union, or the only fleet.
+    show("bounding what the classes hide")
+    bucketing = _bucketing(model, engine, union, asked, menu, results[-1])
+    return Comparison((*entries, *alone_entries), marginal, winner, why, _scope(menu), bucketing, warnings)
+
+
+def _scope(menu: Menu) -> str:
+    """Among what the proofs hold."""
+    pods = len({name for (name, _), candidate in menu.candidates.items() if candidate.mode == "pd"})
+    text = f"Proofs hold among {len(menu.templates) - pods} kinds of aggregated replicas"
+    if pods:
+        text += f" and {pods} kinds of pods; a pod is a prefill and a decode pool of at most {POD_GPUS} GPUs a type"
+    return text + "."
+
+
+def _goals(union: FleetOffer, asked: ComparisonRequest) -> tuple[tuple[Goal, ...], tuple[str, ...]]:
+    """What is optimised, in order; a price that is unknown never decides."""
+    unknown = ", ".join(sorted(union.unpriced))
+    hint = "give usd_per_gpu_hour in a fleet file, or add a price with --catalog"
+    if unknown and asked.rules.budget is not None:
+        raise InputError(f"--budget: no price is known of {unknown}", hint=hint)
+    if asked.job.workload.rate is None:
+        last = (Goal.GPUS,) if unknown else (Goal.COST, Goal.GPUS)
+        return (Goal.THROUGHPUT, *last), ()
+    goal = GOALS[asked.job.objective or "cost"]
+    if goal is Goal.POWER:
+        nameless = ", ".join(sorted(s.accelerator.id for s in union.supplies if s.accelerator.power <= 0))
+        if nameless:
+            raise InputError(f"--objective energy: no power is known of {nameless}", hint="add tdp_w with --catalog")
+    if not unknown:
+        return tuple(dict.fromkeys((goal, Goal.COST, Goal.GPUS))), ()
+    if goal is Goal.COST and (asked.job.objective or union.unpriced != {o.gpu for o in union.offers}):
+        raise InputError(
+            f"no price is known of {unknown}, so costs cannot be compared", hint=f"{hint}; or --objective gpus"
+        )
+    if goal is Goal.COST:
+        return (Goal.GPUS,), (f"no price is known of {unknown}: fleets are compared by their number of GPUs",)
+    return tuple(dict.fromkeys((goal, Goal.GPUS))), ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Solver:
+    """The exact mixture of one menu under the rules that were asked."""
+
+    menu: Menu
+    asked: ComparisonRequest
+    goals: tuple[Goal, ...]
+
+    @property
+    def limits(self) -> Limits:
+        rules = self.asked.rules
+        return Limits(
+            rules.headroom, rules.spare, rules.budget, rules.power, rules.spot_share, dict(rules.region_floor)
+        )
+
+    @property
+    def options(self) -> SolveOptions:
+        return SolveOptions(solver=self.asked.rules.solver, seconds=self.asked.rules.seconds)
+
+    def goals_for(self, scale: float | None) -> tuple[Goal, ...]:
+        """A rate is carried; without one, the most is."""
+        rest = tuple(goal for goal in self.goals if goal is not Goal.THROUGHPUT)
+        return rest if scale is not None else (Goal.THROUGHPUT, *rest)
+
+    def solve(self, offers: tuple[Offer, ...], scale: float | None) -> MixtureResult:
+        limits = self.limits
+        regions = {offer.region for offer in offers}
+        # A floor of a region that a fleet does not reach is not its own; unlimited types stand nowhere.
+        floors = {r: f for r, f in limits.region_floor.items() if r in regions}
+        limits = replace(limits, region_floor=floors)
+        menu = self.menu
+        for attempt in range(_ATTEMPTS):
+            result = solve_fleet(
+                menu, offers, scale=scale, limits=limits, options=self.options, goals=self.goals_for(scale)
+            )
+            late = self._late(result)
+            if not late:
+                break
+            last = attempt == _ATTEMPTS - 2
+            gone = {t for (t, _), c in menu.candidates.items() if c.layout.pp > 1} if last else late
+            menu = replace(menu, templates=tuple(t for t in menu.templates if t.id not in gone))
+        return result
+
+    def _late(self, result: MixtureResult) -> set[str]:
+        """Templates that miss a limit at the load they were given: less load is not always faster, because chunks that
+        ride alone hold up a pipeline. With several classes the load of each is not known so exactly."""
+        if result.plan is None or len(self.menu.classes) > 1:
+            return set()
+        plan = result.plan
+        return {k.template for k in plan.replicas if any(self._misses(c) for c, _ in pool_parts(self.menu, plan, k))}
+
+    def _misses(self, candidate: Candidate) -> bool:
+        slo, m = self.asked.job.slo, candidate.per_replica
+        seen = {"ttft": m.ttft[slo.percentile], "tpot": m.tpot[slo.percentile], "e2e": m.e2e[slo.percentile]}
+        return any(seen[name] > limit * (1 + 1e-6) for name, limit in slo.limits.items())
+
+    def marginal(self, union: FleetOffer, scale: float | None) -> tuple[Marginal, ...]:
+        """Both views of one more GPU: money saved at the asked rate, and output gained when everything is used."""
+
+        def gains(goal_scale: float | None, goal: Goal) -> dict[str, float]:
+            problem = problem_of(self.menu, union.offers, scale=goal_scale, limits=self.limits, goals=(goal,))
+            return {m.offer: m.gain / m.gpus for m in marginal_values(problem, self.options)}
+
+        saved = gains(scale, Goal.COST) if scale is not None and not union.unpriced else {}
+        gained = gains(None, Goal.THROUGHPUT)
+        tokens = sum(c.rate * c.osl for c in self.menu.classes)
+        return tuple(
+            Marginal(offer.id, saved.get(offer.id, 0.0), gained.get(offer.id, 0.0) * tokens)
+            for offer in union.offers
+            if offer.available is not None
+        )
+
+
+def _bucketing(
+    model: Model, engine: Engine, union: FleetOffer, asked: ComparisonRequest, means: Menu, solved: MixtureResult
+) -> str | None:
+    """What counting a trace into classes may hide: the cost with the shortest and longest lengths of each class."""
+    if all(c.low == c.high for c in asked.classes) or solved.plan is None or asked.job.workload.rate is None:
+        return None
+    bounds = []
+    for corner in ("low", "high"):
+        classes = with_corners(asked.classes, corner)
+        menu = build_menu(model, engine, largest(union.supplies), asked.job, classes, None, asked.job.modes, means.pods)
+        offers = tuple(replace(o, available=None) for o in union.offers)
+        result = _Solver(menu, asked, (Goal.COST,)).solve(offers, 1.0)
+        bounds.append(None if result.plan is None else result.plan.cost)
+    low, high = bounds
+    above = "no fleet" if high is None else f"{high:,.4g} $/h"
+    below = "0 $/h" if low is None else f"{low:,.4g} $/h"
+    return (
+        f"{len(asked.classes)} classes stand for the trace. Were every request at the short or the long end of its "
+        f"class, the cheapest mixture would cost {below} or {above}, against {solved.plan.cost:,.4g} $/h at the means."
+    )
+
+
+def _entry(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer, *, given: bool) -> Entry:
+    if result.plan is None:
+        return Entry(fleet.name, None, _reason(menu, result, job, fleet), given)
+    plan = mixture_plan(menu, result, job, fleet=fleet.gpus or None)
+    if fleet.unpriced & set(plan.gpus):
+        plan = plan.model_copy(update={"cost_usd_per_hour": None, "usd_per_million_output_tokens": None})
+    return Entry(fleet.name, plan, None, given)
+
+
+def _reason(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer) -> str:
+    """Why a fleet has no plan: what to raise, or else how much less to ask; or the nearest miss of its layouts."""
+    if result.status != "infeasible":
+        return f"no plan within the time limit ({result.certificate.stopped_by or result.status})"
+    nearest = _nearest(menu, fleet)
+    if nearest is not None:
+        return nearest
+    raise_limits = " and ".join(r.message for r in result.relax)
+    drop = "; ".join(r.message for r in result.shortfall) if job.workload.rate is not None or not raise_limits else ""
+    if len(menu.classes) == 1:
+        drop = drop.removeprefix("request class all: ")
+    return "; else ".join(part for part in (raise_limits, drop) if part) or "the limits contradict each other"
+
+
+def _nearest(menu: Menu, fleet: FleetOffer) -> str | None:
+    """The nearest miss of a fleet on whose GPU types no layout serves some class; None where each is served."""
+    gpus = {supply.accelerator.id for supply in fleet.supplies}
+    served = {klass for template in menu.of(sorted(gpus)) for klass, rate in template.capacity.items() if rate > 0}
+    missing = [c.name for c in menu.classes if c.name not in served]
+    if not missing:
+        return None
+    rows = [row for gpu in sorted(gpus) if gpu in menu.rejections for row in menu.rejections[gpu].rows()]
+    usable = [row for row in rows if row[0].startswith(("misses", "does not fit", "no stable"))] or rows
+    subject = "" if len(menu.classes) == 1 else f"class {missing[0]}: "
+    if not usable:
+        return f"{subject}no layout serves the job"
+    reason, _, nearest = min(usable, key=lambda row: (not row[0].startswith("misses"), -row[1]))
+    return f"{subject}no layout serves it: {reason}; nearest: {nearest}"

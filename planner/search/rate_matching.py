@@ -1,0 +1,272 @@
+"""Sizing of prefill and decode pools under Poisson arrivals, with a proof.
+
+A match is a layout and a number of replicas for each pool. All matches that a fleet allows are bounded from below in
+what the objective makes of them: no pool carries more than its own limits let it, whatever the other one is, and no
+first token comes before an idle decode pool lets it. Bounds are visited best first and evaluated exactly, by bisection
+on the running batch, until none is left that could still be among the best: what comes out is optimal over all
+matches. Where a fleet allows too many of them the counts are thinned, and nothing is claimed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.job.job import Job
+from planner.job.slo import QUANTILE
+from planner.search.candidates import lengths_of
+from planner.search.pools import DecodePool, PrefillPool
+from planner.search.supply import objective_of
+from planner.serving.decode import decode_rate
+from planner.serving.latency import e2e, first_token_overhead
+from planner.serving.layout import Array, BoolArray, Layouts
+from planner.serving.pd import Pair, Role, SplitFlow, handover
+from planner.serving.transfer import TransferOptions, pieces_of, request_kv_bytes, transfer
+
+_LOADS = np.concatenate(
+    [np.geomspace(1e-4, 0.1, 20, endpoint=False), np.linspace(0.1, 0.9, 80), 1 - np.geomspace(0.095, 1e-4, 40)]
+)
+MOST_MATCHES = 2_000_000
+_MOST_EXACT = 60_000
+_CHUNK = 2048
+_BISECTIONS = 40
+_EMPTY = 1e-4
+Indices = np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Matches of two pools, one per row: layout indices, replica counts, and the least score that each can have."""
+
+    prefill: PrefillPool
+    decode: DecodePool
+    i: Indices
+    n_prefill: Array
+    j: Indices
+    n_decode: Array
+    bound: Array
+
+    def rows(self, kept: Indices) -> Matches:
+        """Some of the rows."""
+        return replace(
+            self, i=self.i[kept], n_prefill=self.n_prefill[kept], j=self.j[kept], n_decode=self.n_decode[kept],
+            bound=self.bound[kept],
+        )  # fmt: skip
+
+    def pair(self, job: Job) -> Pair:
+        """Both pools of every row, gathered from what is known of their layouts."""
+        lengths = lengths_of(job.workload)
+        first, second = (
+            Layouts.of([family.layouts[k] for k in index], column=False)
+            for family, index in ((self.prefill.family, self.i), (self.decode.family, self.j))
+        )
+        blocks = self.decode.blocks
+        if blocks is not None:
+            blocks = (blocks[0], blocks[1].rows([int(k) for k in self.j]))
+        sender = Role(self.prefill.family.replica, first, self.n_prefill)
+        receiver = Role(self.decode.family.replica, second, self.n_decode, blocks)
+        times = self.prefill.times.rows(self.i, 0)
+        link = handover(sender, receiver, lengths, times.chunks, TransferOptions())
+        budget, table = self.decode.memory.rows(self.j, len(self.decode.family.layouts)), self.decode.table.rows(self.j)
+        return Pair((sender, receiver), times, budget, table, link, lengths)
+
+
+def counts_of(gpus: Array, available: int, *, one: bool = False) -> tuple[Indices, Array]:
+    """Layout index and replicas of every number of replicas that ``available`` GPUs allow (only one, if ``one``)."""
+    most = np.minimum(available // gpus, 1 if one else np.inf).astype(int)
+    index = np.repeat(np.arange(len(gpus)), most)
+    first = np.repeat(np.cumsum(most) - most, most)
+    return index, np.arange(len(index)) - first + 1.0
+
+
+def thinned(index: Indices, count: Array, kept: int) -> tuple[Indices, Array]:
+    """Those counts of every layout that lie on a geometric grid of about ``kept``, the largest of each included."""
+    top = np.zeros(int(index.max(initial=-1)) + 1)
+    np.maximum.at(top, index, count)
+    grid = np.unique(np.round(np.geomspace(1.0, max(float(top.max(initial=1.0)), 1.0), kept)))
+    chosen = np.isin(count, grid) | (count == top[index])
+    return index[chosen], count[chosen]
+
+
+def bounded(prefill: PrefillPool, decode: DecodePool, job: Job, thin: int | None = None) -> Matches:
+    """All matches of two pools that GPUs and budget allow and whose bound reaches an asked rate."""
+    one = objective_of(job) == "gpus" and job.workload.rate is None
+    i, n_prefill = counts_of(prefill.gpus, prefill.available, one=one)
+    j, n_decode = counts_of(decode.gpus, decode.available, one=one)
+    if thin is not None:
+        (i, n_prefill), (j, n_decode) = thinned(i, n_prefill, thin), thinned(j, n_decode, thin)
+    if not len(i) or not len(j):
+        empty = np.zeros(0)
+        return Matches(prefill, decode, empty.astype(int), empty, empty.astype(int), empty, empty)
+    reach, idle = _reach(prefill, decode, i, n_prefill, job)
+    carried = n_decode * decode_most(decode, job)[j]
+    rate = np.minimum(reach[:, j], carried[None, :])
+    first, second = (n_prefill * prefill.gpus[i])[:, None], (n_decode * decode.gpus[j])[None, :]
+    same = prefill.supply.accelerator.id == decode.supply.accelerator.id
+    valid = (rate > 0) & ((first + second <= prefill.available) if same else True)
+    asked = job.workload.rate
+    if asked is not None:
+        valid &= rate >= asked * (1 - 1e-9)
+        rate = np.full_like(rate, asked)
+    prices = prefill.supply.price, decode.supply.price
+    if job.budget is not None and prices[0] is not None and prices[1] is not None:
+        valid &= first * prices[0] + second * prices[1] <= job.budget * (1 + 1e-12)
+    score = scores(prefill, decode, job, (first, second), rate, idle[i][:, j])
+    rows, columns = np.nonzero(valid)
+    return Matches(prefill, decode, i[rows], n_prefill[rows], j[columns], n_decode[columns], score[rows, columns])
+
+
+def best_rate(prefill: PrefillPool, decode: DecodePool, job: Job) -> float:
+    """Most requests/s that the bounds of any match allow, whatever rate is asked."""
+    free = job.model_copy(
+        update={"workload": job.workload.model_copy(update={"rate": None}), "objective": "throughput"}
+    )
+    return float(-bounded(prefill, decode, free).bound.min(initial=0.0))
+
+
+def _reach(prefill: PrefillPool, decode: DecodePool, i: Indices, count: Array, job: Job) -> tuple[Array, Array]:
+    """Most requests/s [matches of the prefill pool, decode layouts] that TTFT and end-to-end limits can allow, and the
+    least end-to-end seconds [layouts, layouts] of a request."""
+    lengths, percentile = lengths_of(job.workload), job.slo.percentile
+    times = prefill.times.rows(np.arange(len(prefill.gpus)), 1)
+    size = request_kv_bytes(decode.family.replica, lengths.isl)
+    across = Layouts.of(decode.family.layouts)
+    across = Layouts(*(x.reshape(1, -1) for x in (across.tp, across.attention_dp, across.pp, across.ep)))
+    pools = (prefill.family.replica, decode.family.replica, prefill.family.columns, across)
+    sent = np.minimum(
+        transfer(*pools, size, inside=True).seconds, transfer(*pools, size, inside=False).seconds
+    )  # fmt: skip
+    pieces = pieces_of(prefill.family.replica, times.chunks, TransferOptions())
+    joining = 0.5 if percentile == "mean" else QUANTILE[percentile]
+    before = first_token_overhead(decode.family.replica.engine, decode.alone) + joining * decode.alone
+    least = before[None, :] + sent / pieces
+    slack = np.full_like(least, np.inf) if job.slo.ttft is None else job.slo.ttft - least
+    answer = lengths.decodes * decode.alone[None, :]
+    if job.slo.e2e is not None:
+        slack = np.minimum(slack, job.slo.e2e - least - answer)
+    own = prefill.times.rows(i, 1)
+    load_rate = own.capacity * _LOADS[None, :]
+    spent = own.wait(load_rate, count[:, None], percentile) + own.own(load_rate)
+    ends = np.append(_LOADS, 1.0)
+    reach = np.stack([ends[np.searchsorted(row, slack[k], side="right")] for row, k in zip(spent, i, strict=True)])
+    never = slack[i] < times.own(0.0)[i]
+    return np.where(never, 0.0, reach * own.capacity * count[:, None]), times.own(0.0) + least + answer
+
+
+def decode_most(decode: DecodePool, job: Job) -> Array:
+    """Requests/s of one decode replica [layouts]: the most, or one request per rank where latency alone counts."""
+    if objective_of(job) != "latency" or job.workload.rate is not None:
+        return decode.rate
+    ranks = np.array([float(layout.attention_dp) for layout in decode.family.layouts])
+    alone = ranks / (lengths_of(job.workload).decodes * decode.alone)
+    return np.asarray(np.minimum(alone, decode.rate))
+
+
+def scores(
+    prefill: PrefillPool, decode: DecodePool, job: Job, gpus: tuple[Array, Array], rate: Array, seconds: Array
+) -> Array:
+    """What the objective makes of GPUs of both pools, requests/s and end-to-end seconds; smaller is better."""
+    first, second = gpus
+    total, safe = first + second, np.maximum(rate, 1e-300)
+    prices = prefill.supply.price, decode.supply.price
+    match objective_of(job):
+        case "throughput":
+            return np.asarray(-safe * (1 - 1e-9 * total))
+        case "cost":
+            unpriced = prices[0] is None or prices[1] is None
+            cost = total * 1e3 if unpriced else first * (prices[0] or 0.0) + second * (prices[1] or 0.0)
+            return np.asarray(cost / safe)
+        case "gpus":
+            return np.asarray(total - 1e-9 * safe)
+        case "energy":
+            power = prefill.supply.accelerator.power, decode.supply.accelerator.power
+            return np.asarray((first * power[0] + second * power[1]) / safe)
+        case _:
+            return np.asarray(seconds + 1e-9 * total - 1e-12 * safe)
+
+
+def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow, Array]:
+    """The steady state of every match at the most requests/s that keep the limits (or those asked), and its score; inf
+    where no load keeps them."""
+    pair = matches.pair(job)
+    decode = pair.roles[1]
+    top = matches.decode.batch[matches.j]
+    yes = np.ones(len(top), dtype=bool)
+
+    def at(batch: Array) -> SplitFlow:
+        rate = decode_rate(decode.layouts, batch, pair.table.at(batch), pair.lengths) * decode.count
+        return pair.flow(rate, batch, yes)
+
+    if job.workload.rate is not None:
+        flow = pair.open(np.full(len(top), job.workload.rate))
+        kept = keeps(flow, job) & (flow.batch <= top * (1 + 1e-6))
+    else:
+        if objective_of(job) == "latency":
+            top = np.minimum(top, 1.0)
+        low, high = np.minimum(np.full_like(top, _EMPTY), top), top.copy()
+        whole = keeps(at(top), job)
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            enough = keeps(at(middle), job)
+            low, high = np.where(enough, middle, low), np.where(enough, high, middle)
+        flow = at(np.where(whole, top, low))
+        kept = keeps(flow, job)
+    p = job.slo.percentile
+    seconds = e2e(flow.ttft(p), flow.tpot(p), pair.lengths.osl)
+    gpus = pair.roles[0].gpus, decode.gpus
+    return flow, np.where(kept, scores(matches.prefill, matches.decode, job, gpus, flow.rate, seconds), np.inf)
+
+
+def keeps(flow: SplitFlow, job: Job) -> BoolArray:
+    """Whether a steady state keeps every limit."""
+    p = job.slo.percentile
+    ttft, tpot = flow.ttft(p), flow.tpot(p)
+    seen = {"ttft": ttft, "tpot": tpot, "e2e": e2e(ttft, tpot, flow.lengths.osl)}
+    kept = np.isfinite(ttft) & np.isfinite(flow.batch)
+    for name, limit in job.slo.limits.items():
+        kept = kept & (seen[name] <= limit * (1 + 1e-9))
+    return np.asarray(kept)
+
+
+@dataclass(slots=True)
+class Ranking:
+    """The best match of every layout pair, best first: (score, group, row); ``proved`` when no bound is left that could
+    enter it, ``evaluated`` exact evaluations."""
+
+    best: list[tuple[float, int, int]]
+    proved: bool
+    evaluated: int
+
+
+def best_matches(groups: Sequence[Matches], job: Job, wanted: int) -> Ranking:
+    """The ``wanted`` layout pairs with the best matches, by best-first evaluation of all bounds."""
+    bound = np.concatenate([group.bound for group in groups]) if groups else np.zeros(0)
+    owner = np.repeat(np.arange(len(groups)), [len(group.bound) for group in groups])
+    start = np.concatenate([[0], np.cumsum([len(group.bound) for group in groups])]).astype(int)
+    pair = np.concatenate(
+        [group.i * len(group.decode.gpus) + group.j for group in groups] or [np.zeros(0, dtype=int)]
+    )  # fmt: skip
+    best: dict[tuple[int, int], tuple[float, int, int]] = {}
+    open_, evaluated = np.ones(len(bound), dtype=bool), 0
+    limit = np.inf
+    while evaluated < _MOST_EXACT:
+        left = np.flatnonzero(open_ & (bound < limit))
+        if not len(left):
+            return Ranking(sorted(best.values())[:wanted], True, evaluated)
+        chunk = left[np.argpartition(bound[left], _CHUNK)[:_CHUNK]] if len(left) > _CHUNK else left
+        open_[chunk] = False
+        known = np.array([best.get((int(owner[m]), int(pair[m])), (np.inf,))[0] for m in chunk])
+        chunk = chunk[bound[chunk] < known]
+        for index in np.unique(owner[chunk]):
+            mine = chunk[owner[chunk] == index] - start[index]
+            _, score = operating_points(groups[index].rows(mine), job)
+            evaluated += len(mine)
+            for row, value in zip(mine, score, strict=True):
+                key = (int(index), int(pair[row + start[index]]))
+                if value < best.get(key, (np.inf,))[0]:
+                    best[key] = (float(value), int(index), int(row))
+        if len(best) >= wanted:
+            limit = sorted(value[0] for value in best.values())[wanted - 1]
+    return Ranking(sorted(best.values())[:wanted], False, evaluated)
