@@ -78,6 +78,28 @@ SolverOption = Annotated[
     str, typer.Option("--solver", help="auto, highs, scip, cp-sat (HiGHS proves its finds) or pulp-cbc.")
 ]
 TimeLimitOption = Annotated[str, typer.Option("--time-limit", help="Stop there with the best plan and its gap.")]
+SpeculateOption = Annotated[
+    str | None, typer.Option("--speculate", help="Draft tokens: mtp, eagle, ngram, draft:MODEL or auto.")
+]
+AcceptanceOption = Annotated[
+    str | None,
+    typer.Option("--acceptance", help="Rate at which drafted tokens are accepted, or one by position: 0.8,0.7."),
+]
+DraftTokensOption = Annotated[
+    int | None, typer.Option("--draft-tokens", help="Tokens to draft per step. Default: as many as pay.", min=0)
+]
+TpOverlapOption = Annotated[
+    str | None, typer.Option("--tp-overlap", help="Share of tensor-parallel communication hidden behind compute.")
+]
+TwoBatchOption = Annotated[
+    bool, typer.Option("--two-batch-overlap", help="Experts: one half computes while the other's tokens travel.")
+]
+RedundantOption = Annotated[
+    int | None, typer.Option("--redundant-experts", help="Further copies of busy experts on each rank.", min=0)
+]
+ImbalanceOption = Annotated[
+    float | None, typer.Option("--expert-imbalance", help="Busiest expert rank over the mean, if measured.", min=1)
+]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")]
 ShowArg = Annotated[str | None, typer.Argument(help="'show' for one entry.", show_default=False)]
 NameArg = Annotated[str | None, typer.Argument(help="Name or alias.", show_default=False)]
@@ -130,6 +152,16 @@ def search(
     kv: KvOption = None,
     engine: EngineOption = "vllm",
     budget: BudgetOption = None,
+    cp: Annotated[
+        str | None, typer.Option("--cp", help="Context-parallel widths: 1,2,4. Default: 1, up to 8 for long prompts.")
+    ] = None,
+    speculate: SpeculateOption = None,
+    acceptance: AcceptanceOption = None,
+    draft_tokens: DraftTokensOption = None,
+    tp_overlap: TpOverlapOption = None,
+    two_batch_overlap: TwoBatchOption = False,
+    redundant_experts: RedundantOption = None,
+    expert_imbalance: ImbalanceOption = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
     simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
     simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
@@ -157,6 +189,9 @@ def search(
         model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, concurrency=concurrency, prefix_hit=prefix_hit,
         ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, objective=objective, modes=modes, weights=weights, kv=kv,
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
+        speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens, tp_overlap=tp_overlap,
+        two_batch_overlap=two_batch_overlap, redundant_experts=redundant_experts, expert_imbalance=expert_imbalance,
+        cp=cp,
     )  # fmt: skip
     with _progress() as progress:
         catalogs, argv = _catalogs(catalog, assume_arch, profile), question(sys.argv[1:])
@@ -176,6 +211,7 @@ def estimate(
     attention_dp: Annotated[int, typer.Option("--attention-dp", help="Attention data-parallel width.", min=1)] = 1,
     pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.", min=1)] = 1,
     ep: Annotated[int, typer.Option("--ep", help="Expert-parallel width.", min=1)] = 1,
+    cp: Annotated[int, typer.Option("--cp", help="Context-parallel width.", min=1)] = 1,
     replicas: Annotated[int, typer.Option("--replicas", help="Replicas.", min=1)] = 1,
     weights: Annotated[str, typer.Option("--weights", help="Weight precision.")] = "bf16",
     kv: Annotated[str | None, typer.Option("--kv", help="KV cache precision; default: the engine's.")] = None,
@@ -187,6 +223,13 @@ def estimate(
     engine_version: Annotated[
         str, typer.Option("--engine-version", help="Version of the engine, where older ones behave otherwise.")
     ] = "",
+    speculate: SpeculateOption = None,
+    acceptance: AcceptanceOption = None,
+    draft_tokens: DraftTokensOption = None,
+    tp_overlap: TpOverlapOption = None,
+    two_batch_overlap: TwoBatchOption = False,
+    redundant_experts: RedundantOption = None,
+    expert_imbalance: ImbalanceOption = None,
     output: OutputOption = "table",
     out: OutOption = None,
     catalog: CatalogOption = None,
@@ -212,12 +255,16 @@ def estimate(
             predictions = run(rows, catalogs=catalogs)
         emit_predictions(predictions, "csv" if output == "table" else output, out)
         return
+    from planner.job.speculating import parse_speculating
+    from planner.job.tuning import parse_tuning
     from planner.report.single import SingleRequest, emit_single
 
     check_formats(output, out, allowed=("table", "json"))
     request = SingleRequest.checked(
         model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
-        static=static, layout=(tp, attention_dp, pp, ep), replicas=replicas, engine_version=engine_version,
+        static=static, layout=(tp, attention_dp, pp, ep, cp), replicas=replicas, engine_version=engine_version,
+        speculate=parse_speculating(speculate, acceptance, draft_tokens),
+        tuning=parse_tuning(tp_overlap, two_batch_overlap, redundant_experts, expert_imbalance),
     )  # fmt: skip
     emit_single(request, catalogs, output, out)
 

@@ -22,19 +22,23 @@ from planner.job.fleet import Fleet
 from planner.job.fleets import FleetSpec
 from planner.job.job import Job
 from planner.job.points import Point
+from planner.job.speculating import Speculating
 from planner.job.traffic import Traffic
+from planner.job.tuning import Tuning
 from planner.plan import Plan, PlanFile, Pool, plan_file, sha256, significant
 from planner.search.mixed import UNPRICED
 from planner.search.mixture import Offer
 from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
+from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine, load_engine
 from planner.serving.estimate import estimate_points
 from planner.serving.estimated import Estimate
 from planner.serving.precision import kv_default
 from planner.serving.profile import Profile
 from planner.serving.replica import KV_BYTES, Replica
+from planner.serving.speculation import LENGTHS
 from planner.simulation.check import PROBLEM, recheck
 from planner.simulation.replay import Replayed, replay
 from planner.unequal import unequal_plan
@@ -101,12 +105,27 @@ class Catalogs:
         efficiency = load_efficiency(accelerator.family, self.folders, accelerator.id)
         return Supply(accelerator, efficiency, count, None if price is None else price.usd_per_gpu_hour)
 
+    def drafting(self, asked: Speculating | None) -> Drafting | None:
+        """Resolve the names of a wish to speculate; None without one."""
+        if asked is None:
+            return None
+        return Drafting(asked, None if asked.model is None else self.model(asked.model), self.folders)
+
     def replica(
-        self, model: str, gpu: str, weights: str, kv: str, engine: str, *, version: str = "", date: str = ""
+        self,
+        model: str,
+        gpu: str,
+        weights: str,
+        kv: str,
+        engine: str,
+        *,
+        version: str = "",
+        date: str = "",
+        tuning: Tuning | None = None,
     ) -> Replica:
         """Build the replica of catalog names; an empty ``kv`` is what the engine does by default."""
         accelerator = self.hardware.accelerator(gpu)
-        profile = load_engine(engine or "vllm", self.folders, version=version, date=date)
+        profile = load_engine(engine or "vllm", self.folders, version=version, date=date).tuned(tuning or Tuning())
         profile = profile.on(accelerator.vendor)
         weights = _WEIGHT_NAMES.get(weights, weights)
         known = self.model(model)
@@ -145,10 +164,11 @@ def search(
     catalogs = catalogs or Catalogs()
     started = time.perf_counter()
     model = catalogs.model(job.model)
-    engine = load_engine(job.engine, catalogs.folders)
+    engine = load_engine(job.engine, catalogs.folders).tuned(job.tuning)
     supplies = [catalogs.calibrated(supply, model, engine) for supply in catalogs.supplies(job.fleet)]
-    outcome = search_candidates(model, engine, supplies, job, progress)
-    mixture = unequal_plan(model, engine, supplies, job, outcome)
+    drafting = catalogs.drafting(job.speculate)
+    outcome = search_candidates(model, engine, supplies, job, progress, drafting)
+    mixture = unequal_plan(model, engine, supplies, job, outcome, drafting)
     if not outcome.ranked and mixture is None:
         raise no_plan(outcome.rejections.rows())
     require_rankable(outcome, job)
@@ -203,6 +223,8 @@ def doubts(model: Model, job: Job) -> list[str]:
     found, total = [], job.workload.isl + job.workload.osl
     if model.max_context is not None and total > model.max_context:
         found.append(f"{total:,.0f} tokens of a request exceed the context of {model.max_context:,} of {model.id}")
+    if job.speculate is not None and not job.speculate.acceptance:
+        found.append("how many drafted tokens are accepted is assumed by method; measure it and give --acceptance")
     if not job.slo.limits and job.workload.concurrency is None and job.workload.rate is None:
         found.append("no latency limit is set, so plans run close to saturation; set --ttft and --tpot")
     return found
@@ -224,7 +246,21 @@ def no_plan(rows: list[tuple[str, int, str]]) -> NoPlanError:
 def estimate(points: Sequence[Point], *, catalogs: Catalogs | None = None) -> list[Estimate]:
     """Predict fixed configurations, one result per point in order; what cannot be predicted says why."""
     known = catalogs or Catalogs()
-    return estimate_points(points, lambda p: replica_of_point(p, known))
+    found = estimate_points(points, lambda p: replica_of_point(p, known))
+    for index, point in enumerate(points):
+        if point.speculate is not None and point.speculate.tokens is None:
+            found[index] = best_length(point, known)[1]
+    return found
+
+
+def best_length(point: Point, catalogs: Catalogs) -> tuple[int, Estimate]:
+    """The draft length that gives a configuration the most output, 0 included, and what it predicts."""
+    assert point.speculate is not None
+    lengths = (0, *LENGTHS)
+    tried = [replace(point, speculate=point.speculate.model_copy(update={"tokens": n})) for n in lengths]
+    rows = estimate_points(tried, lambda p: replica_of_point(p, catalogs))
+    best = max(range(len(rows)), key=lambda i: (rows[i].output_rate_per_gpu or 0.0, -i))
+    return lengths[best], rows[best]
 
 
 def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
@@ -236,9 +272,14 @@ def replica_of_point(point: Point, catalogs: Catalogs) -> Replica:
     date = point.date
     if point.mode == "static" and not date and not point.engine_version:
         date = UNDATED_STATIC
-    return catalogs.replica(
-        point.model, point.gpu, point.weights, point.kv, point.engine, version=point.engine_version, date=date
-    )
+    replica = catalogs.replica(
+        point.model, point.gpu, point.weights, point.kv, point.engine, version=point.engine_version, date=date,
+        tuning=point.tuning,
+    )  # fmt: skip
+    drafting = catalogs.drafting(point.speculate)
+    if drafting is None or not drafting.asked.tokens:
+        return replica
+    return replace(replica, speculation=drafting.speculation(replica, drafting.asked.tokens))
 
 
 def simulate(
@@ -274,4 +315,11 @@ def compare(
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:
     """Build the replica that a saved pool describes."""
-    return catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine)
+    replica = catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine, tuning=pool.tuning)
+    how = pool.speculation
+    if how is None:
+        return replica
+    asked = Speculating(method=how.method, model=how.draft, acceptance=tuple(how.acceptance), tokens=how.tokens)
+    drafting = catalogs.drafting(asked)
+    assert drafting is not None
+    return replace(replica, speculation=drafting.speculation(replica, how.tokens))

@@ -50,6 +50,9 @@ def export(
     load: Annotated[
         str | None, typer.Option("--model", help="What engines load, if not the plan's model: a quantised checkpoint.")
     ] = None,
+    draft: Annotated[
+        str | None, typer.Option("--draft-model", help="Checkpoint of the EAGLE head or draft that a plan uses.")
+    ] = None,
     catalog: CatalogOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -62,7 +65,7 @@ def export(
 
     check_target(to)
     catalogs = Catalogs(tuple(catalog or ()))
-    files, made = render(read_plan_file(plan), rank, to, catalogs, model=load, check=check)
+    files, made = render(read_plan_file(plan), rank, to, catalogs, model=load, draft=draft, check=check)
     emit_bundle(out, files, force=force, notes=made.notes)
 
 

@@ -20,7 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from planner.catalog.bands import plan_band
 from planner.errors import InputError
 from planner.job.job import Job
+from planner.job.speculating import Method
+from planner.job.tuning import Tuning
 from planner.search.ranking import Candidate, Outcome, Role, Share
+from planner.serving.replica import Replica
+from planner.serving.speculation import Speculation
 from planner.units import GIB
 from planner.version import __version__
 
@@ -71,6 +75,19 @@ class PoolMemory(_Model):
     capacity_gib: float
 
 
+class PoolSpeculation(_Model):
+    """How a pool drafts tokens: ``acceptance`` by position, each given the one before, and the band it may be in (None:
+    the user gave the rates); ``tokens_per_step`` expected of an iteration; ``draft`` a model of its own."""
+
+    method: Method
+    tokens: int = Field(ge=1)
+    acceptance: list[float]
+    acceptance_band: tuple[float, float] | None
+    acceptance_source: str
+    tokens_per_step: float
+    draft: str | None = None
+
+
 class Pool(_Model):
     """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally;
     attention and FFN workers make up ``instances`` of a split model with so many ``micro_batches`` in flight each."""
@@ -88,6 +105,8 @@ class Pool(_Model):
     request_rate: float | None = None
     micro_batches: int = 1
     instances: int = 1
+    speculation: PoolSpeculation | None = None
+    tuning: Tuning | None = None
 
 
 class Certificate(_Model):
@@ -211,6 +230,7 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     known = fitted and candidate.mode != "af"
     basis: Literal["modelled", "calibrated"] = "calibrated" if known else "modelled"
     spans = plan_band(candidate.mode, [pool.replica.accelerator.family for pool in candidate.pools])
+    spans = _widened(spans, candidate.replica.speculation)
     shown = {
         "output_tok_s": predicted.output_tok_s,
         "tpot_ms": getattr(predicted.tpot_ms, percentile, predicted.tpot_ms.mean),
@@ -248,6 +268,8 @@ def _pool(pool: Share) -> Pool:
         engine=replica.engine.id,
         micro_batches=pool.micro_batches,
         instances=pool.instances,
+        speculation=pool_speculation(replica.speculation),
+        tuning=pool_tuning(replica),
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
@@ -255,6 +277,37 @@ def _pool(pool: Share) -> Pool:
             capacity_gib=significant(replica.accelerator.memory / GIB),
         ),
     )
+
+
+def pool_tuning(replica: Replica) -> Tuning | None:
+    """Overlap and balance of experts where they depart from a plain engine; of experts only where there are any."""
+    tuning = replica.engine.tuning
+    if not replica.has_experts:
+        tuning = Tuning(communication_overlap=tuning.communication_overlap)
+    return None if tuning == Tuning() else tuning
+
+
+def pool_speculation(how: Speculation | None) -> PoolSpeculation | None:
+    """Write down how a replica drafts."""
+    if how is None:
+        return None
+    known = how.acceptance
+    return PoolSpeculation(
+        method=how.method, tokens=how.tokens, acceptance=list(known.rates),
+        acceptance_band=None if known.low is None or known.high is None else (known.low, known.high),
+        acceptance_source=known.source, tokens_per_step=significant(how.tokens_per_step), draft=how.name,
+    )  # fmt: skip
+
+
+def _widened(spans: Mapping[str, tuple[float, float]], how: Speculation | None) -> dict[str, tuple[float, float]]:
+    """A band with what is unknown of the acceptance in it: output follows the tokens of a step, TPOT their inverse."""
+    if how is None:
+        return dict(spans)
+    low, high = how.acceptance.span(how.tokens)
+    found = dict(spans)
+    found["output_tok_s"] = (spans["output_tok_s"][0] * low, spans["output_tok_s"][1] * high)
+    found["tpot_ms"] = (spans["tpot_ms"][0] / high, spans["tpot_ms"][1] / low)
+    return found
 
 
 def latency_ms(seconds: Mapping[str, float]) -> Latency:

@@ -18,6 +18,7 @@ from planner.search.mixed import UNPRICED, Menu, build_menu, solve_fleet
 from planner.search.mixture import Limits, MixtureResult, Offer, SolveOptions
 from planner.search.ranking import Outcome
 from planner.search.supply import Supply
+from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine
 from planner.simulation.check import DERATES, PROBLEM, check, performance
 
@@ -28,7 +29,14 @@ _SECONDS = 10.0
 _UTILISATIONS = (1.0, 0.93, 0.86)
 
 
-def unequal_plan(model: Model, engine: Engine, supplies: Sequence[Supply], job: Job, outcome: Outcome) -> Plan | None:
+def unequal_plan(
+    model: Model,
+    engine: Engine,
+    supplies: Sequence[Supply],
+    job: Job,
+    outcome: Outcome,
+    drafting: Drafting | None = None,
+) -> Plan | None:
     """The best mixture of aggregated replicas, when it beats every equal-replica plan by ``WORTH``; else None.
 
     Only for Poisson arrivals, and for the objectives that a mixture can change: throughput, and cost of a rate.
@@ -40,7 +48,7 @@ def unequal_plan(model: Model, engine: Engine, supplies: Sequence[Supply], job: 
     if (outcome.objective == "cost") != rated or (unpriced and (rated or job.budget is not None)):
         return None
     classes = single_class(job.workload.isl, job.workload.osl, job.workload.rate)
-    menu = build_menu(model, engine, supplies, job, classes)
+    menu = build_menu(model, engine, supplies, job, classes, drafting=drafting)
     value = _best_equal(outcome, rated)
     if not menu.templates or not _gains(_bound(menu, supplies, job), value, rated):
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from heapq import heapify, heappop, heappush
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -53,14 +56,49 @@ def largest_of(count: ArrayLike) -> Array:
     return array(np.interp(np.log2(np.maximum(array(count), 1.0)), np.log2(n), z))
 
 
+_DRAWS = 200
+
+
+@lru_cache(maxsize=1024)
+def replicated_evenness(experts: int, copies: int, evenness: float) -> float:
+    """Evenness of the copies of experts when ``copies`` further ones stand beside them.
+
+    Each copy goes to the expert that is busiest for the copies it has, which share its tokens evenly (the rule of
+    DeepSeek's EPLB). Evenness is 1 over the squared variation of popularity, so it grows by v(0)/v(copies), with v over
+    the expected order statistics of ``experts`` Gamma(evenness) popularities. Copies lie on ranks at random, which is
+    on the safe side: balancers also pack them.
+    """
+    if copies <= 0 or not np.isfinite(evenness):
+        return evenness
+    rng = np.random.default_rng(0)
+    popularity = np.sort(rng.gamma(evenness, 1.0 / evenness, (_DRAWS, experts)), axis=1).mean(axis=0)
+    count = np.ones(experts)
+    heap = [(-float(p), i) for i, p in enumerate(popularity)]
+    heapify(heap)
+    for _ in range(copies):
+        _, busiest = heappop(heap)
+        count[busiest] += 1
+        heappush(heap, (-float(popularity[busiest] / count[busiest]), busiest))
+    loads = np.repeat(popularity / count, count.astype(int))
+    before, after = (float(np.var(x) / np.mean(x) ** 2) for x in (popularity, loads))
+    return evenness * before / max(after, 1e-12)
+
+
 def loaded_rank(
-    experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, ep: ArrayLike, *, evenness: float = EVEN
+    experts: ArrayLike,
+    top_k: ArrayLike,
+    tokens: ArrayLike,
+    ep: ArrayLike,
+    *,
+    evenness: float = EVEN,
+    imbalance: float | None = None,
 ) -> tuple[Array, Array]:
     """Rows and active experts of the most loaded of ``ep`` expert-parallel ranks.
 
     The mean rows m = tokens*k/ep of a rank vary with the draw of tokens (Poisson, 1/m) and with the popularity of its
     E/ep experts (ep/(a*E)); its active experts are E/ep Bernoulli draws. Layers wait for the largest of ep ranks,
     mean + z(ep)*deviation. A rank has no more rows than tokens * its experts, and no more active experts than rows.
+    ``imbalance`` is the rows of that rank over the mean where it was measured.
     """
     e, k, t, n = array(experts), array(top_k), array(tokens), array(ep)
     local = e / n
@@ -69,7 +107,8 @@ def loaded_rank(
     others = largest_of(n) * np.sqrt(1.0 - 1.0 / n)
     with np.errstate(divide="ignore", invalid="ignore"):
         variation = np.sqrt(1.0 / np.maximum(rows, 1e-12) + 1.0 / (evenness * local))
-    most_rows = np.minimum(rows * (1.0 + others * variation), t * np.minimum(k, local))
+    excess = others * variation if imbalance is None else np.where(n > 1, imbalance - 1.0, 0.0)
+    most_rows = np.minimum(rows * (1.0 + excess), t * np.minimum(k, local))
     most_busy = busy + others * np.sqrt(np.maximum(busy * (1.0 - busy / local), 0.0))
     return most_rows, np.minimum(np.minimum(most_busy, local), np.maximum(most_rows, busy))
 

@@ -4,6 +4,8 @@ Rank algebra of the pinned versions (g = GPUs of a replica = tp * attention_dp *
 vLLM: g = TP * PCP * PP * DP, experts over TP * PCP * DP all or not at all. SGLang: g = TP * PP with attention data and
 context parallelism inside TP, experts over all of TP or not at all. TensorRT-LLM: g = TP * PP * CP, attention data
 parallel over all of TP or none, experts cut freely inside TP.
+Context parallelism: vLLM cuts prompts over further GPUs (PCP) and the cache over the same ones (DCP along PCP); SGLang
+cuts prompts alone; what TensorRT-LLM's context_parallel_size cuts is in no table here.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Any
 from planner.errors import ExportError
 from planner.export.deployment import Deployment, Group
 from planner.export.flags import Flag, Variable
+from planner.export.overlap import refuse_overlap, sglang_overlap, vllm_overlap
+from planner.export.speculation import sglang_speculation, trtllm_speculation, vllm_speculation
 
 HEAD, NODE_RANK, PORT = Variable("{HEAD}"), Variable("{NODE_RANK}"), Variable("{PORT}")
 MASTER_PORT, RPC_PORT, BOOTSTRAP_PORT, SIDE_CHANNEL_PORT = 29501, 13345, 8998, 5600
@@ -36,13 +40,14 @@ def vllm_flags(plan: Deployment, group: Group, *, placement: bool = True) -> lis
         flags.append(Flag("--quantization", group.online))
     if group.split:
         flags.append(Flag("--kv-transfer-config", kv_transfer(group)))
-    return flags
+    return flags + vllm_overlap(group) + vllm_speculation(group)
 
 
 def vllm_split(plan: Deployment, group: Group) -> list[Flag]:
     """Flags of vLLM that say how a replica is cut."""
     flags = [Flag("--tensor-parallel-size", group.tp)]
-    widths = (("pipeline", group.pp), ("prefill-context", group.cp))
+    # Prompts are cut over further ranks, and the cache of a request over the same ones.
+    widths = (("pipeline", group.pp), ("prefill-context", group.cp), ("decode-context", group.cp))
     flags += [Flag(f"--{name}-parallel-size", width) for name, width in widths if width > 1]
     if group.attention_dp > 1:
         flags.append(Flag("--data-parallel-size", group.attention_dp))
@@ -100,7 +105,14 @@ def sglang_flags(plan: Deployment, group: Group) -> list[Flag]:
             f"SGLang cannot express {group.name}: experts spread over all {width} ranks of a stage or none, not ep "
             f"{group.ep}", hint="export another plan with --plan N, or to trtllm",
         )  # fmt: skip
+    if group.cp > 1 and group.role != "prefill":
+        raise ExportError(
+            f"SGLang cannot express {group.name}: its context ranks share the work of prompts, and the plan also cuts "
+            f"the cache of a request over {group.cp} of them", hint="export another plan with --plan N, or to vllm",
+        )  # fmt: skip
     flags = [Flag("--model-path", plan.model), Flag("--served-model-name", plan.served), Flag("--tp-size", width)]
+    if group.cp > 1:
+        flags += [Flag("--enable-prefill-cp"), Flag("--cp-strategy", "zigzag")]
     widths = (("pp", group.pp), ("attn-dp", group.attention_dp), ("attn-cp", group.cp), ("ep", group.ep))
     flags += [Flag(f"--{name}-size", count) for name, count in widths if count > 1]
     flags += [  # SGLang divides requests and chunk over its attention groups
@@ -115,7 +127,7 @@ def sglang_flags(plan: Deployment, group: Group) -> list[Flag]:
     if group.split:
         flags += [Flag("--disaggregation-mode", group.role), Flag("--disaggregation-transfer-backend", "nixl")]
         flags.append(Flag("--disaggregation-bootstrap-port", BOOTSTRAP_PORT))
-    return flags
+    return flags + sglang_overlap(group) + sglang_speculation(group)
 
 
 def sglang_nodes(group: Group) -> list[Flag]:
@@ -132,6 +144,12 @@ def trtllm_config(plan: Deployment, group: Group) -> dict[str, Any]:
         raise ExportError(
             f"TensorRT-LLM cannot express {group.name}: attention is data parallel over all ranks or none, not "
             f"tp {group.tp} x attention_dp {group.attention_dp}", hint="export another plan with --plan N, or to vllm",
+        )  # fmt: skip
+    refuse_overlap(group, "TensorRT-LLM")
+    if group.cp > 1:
+        raise ExportError(
+            f"TensorRT-LLM cannot express {group.name}: nothing that we pinned says that its context_parallel_size "
+            "cuts prompts as well as caches", hint="export another plan with --plan N, or to vllm",
         )  # fmt: skip
     width = group.tp * group.attention_dp
     if width % group.ep:
@@ -152,4 +170,4 @@ def trtllm_config(plan: Deployment, group: Group) -> dict[str, Any]:
         config["cache_transceiver_config"] = {"backend": "DEFAULT", "max_tokens_in_buffer": plan.max_model_len}
     if group.role == "prefill":
         config["disable_overlap_scheduler"] = True
-    return config
+    return config | trtllm_speculation(group)

@@ -17,7 +17,8 @@ from planner.errors import ExportError, InputError, PlannerError
 from planner.export.flags import flag_table
 from planner.export.names import dns_name, model_name, one_line
 from planner.export.selectors import Selector, selector
-from planner.plan import Plan, PlanFile, Pool, sha256, to_json
+from planner.job.tuning import Tuning
+from planner.plan import Plan, PlanFile, Pool, PoolSpeculation, sha256, to_json
 from planner.serving.engine import Engine, load_engine
 from planner.units import GIB
 
@@ -44,6 +45,8 @@ class Group:
     chunk_tokens : tokens of one iteration.
     share : part of the requests of its role that the plan sends here.
     online : precision to which the engine quantises the checkpoint while loading, or None.
+    tuning : overlap of messages and balance of experts that the plan counts on, or None.
+    speculation : how it drafts tokens, or None; ``draft`` what engines load as the draft.
     """
 
     name: str
@@ -67,6 +70,9 @@ class Group:
     share: float
     online: str | None
     selector: Selector
+    speculation: PoolSpeculation | None = None
+    draft: str | None = None
+    tuning: Tuning | None = None
 
     def image(self, engine: str) -> str:
         """Container image of an engine or wrapper for this group's GPU. Raises ExportError where none is known."""
@@ -109,13 +115,20 @@ class Deployment:
 
 
 def deployment(
-    found: PlanFile, rank: int, target: str, engines: tuple[str, ...], catalogs: Catalogs, model: str | None = None
+    found: PlanFile,
+    rank: int,
+    target: str,
+    engines: tuple[str, ...],
+    catalogs: Catalogs,
+    model: str | None = None,
+    draft: str | None = None,
 ) -> Deployment:
     """Read a plan for a target that runs ``engines``; the first one stands in for an engine it does not run.
 
     Parameters
     ----------
     model : id or path that engines load, when it is another than the plan's (a quantised checkpoint).
+    draft : id or path of the draft or EAGLE head, when the plan names none.
 
     Raises ExportError for a plan that no engine can run as it stands, InputError for names that catalogs lack.
     """
@@ -127,7 +140,7 @@ def deployment(
     engine = planned if planned in engines else engines[0]
     profile, known = load_engine(engine, catalogs.folders), _known(str(found.job.get("model", "")), catalogs)
     groups = tuple(
-        replace(_group(pool, profile, known, model is None, catalogs), share=share)
+        replace(_group(pool, profile, known, model is None, catalogs), share=share, draft=_draft(pool, draft, catalogs))
         for pool, share in zip(plan.pools, _shares(plan), strict=True)
     )
     source = model or _source(str(found.job.get("model", "")), known)
@@ -141,7 +154,7 @@ def deployment(
     served = str(found.job.get("model") or source)
     served = served if _loadable(served) else source
     notes = [] if engine == planned else [f"planned for {planned}; {target} runs {engine}, whose timing may differ"]
-    notes += _checkpoint_notes(plan, known, model)
+    notes += _checkpoint_notes(plan, known, model) + _tuning_notes(plan)
     notes += [
         f"no node label is known for {group.gpu}: label its nodes {key}={value}"
         for group in groups if not group.selector.known for key, value in group.selector.labels.items()
@@ -152,6 +165,17 @@ def deployment(
         max_model_len=_longest(found, plan, known), groups=_named(groups), annotations=provenance(found, plan),
         notes=tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def _draft(pool: Pool, named: str | None, catalogs: Catalogs) -> str | None:
+    """The checkpoint of a draft, as the user names it or as the plan does. Raises InputError for an unusable name."""
+    how = pool.speculation
+    if how is None:
+        return None
+    name = named or (None if how.draft is None else _source(how.draft, _known(how.draft, catalogs)))
+    if name is not None and not _loadable(name):
+        raise InputError(f"draft model {name!r}: no engine can load that name", hint="name another with --draft-model")
+    return name
 
 
 def _loadable(name: str) -> bool:
@@ -215,6 +239,7 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
         static_share=round(min(max(share - working, weights, 0.1), 0.98), 3), free_share=round(engine.utilization, 3),
         max_sequences=sequences, chunk_tokens=max(int(engine.chunk_tokens), sequences), share=1.0,
         online=_online(pool.weights, known) if own else None, selector=selector(gpu, catalogs.folders),
+        speculation=pool.speculation, tuning=pool.tuning,
     )  # fmt: skip
 
 
@@ -275,6 +300,19 @@ def _checkpoint_notes(plan: Plan, known: Model | None, model: str | None) -> lis
     if model is not None or not wanted:
         return []
     return [f"weights in {', '.join(sorted(wanted))}: engines need a checkpoint stored so; name it with --model"]
+
+
+def _tuning_notes(plan: Plan) -> list[str]:
+    """What a plan counts on that no flag switches on."""
+    tuned = [pool.tuning for pool in plan.pools if pool.tuning is not None]
+    notes = [
+        f"the plan counts on kernels that hide {t.communication_overlap:.0%} of tensor-parallel communication; no flag "
+        "asks for that" for t in tuned if t.communication_overlap
+    ]  # fmt: skip
+    return notes + [
+        f"the plan counts on a busiest expert rank of {t.expert_imbalance:g} times the mean"
+        for t in tuned if t.expert_imbalance
+    ]  # fmt: skip
 
 
 def _longest(found: PlanFile, plan: Plan, known: Model | None) -> int:

@@ -24,7 +24,14 @@ def check_target(target: str) -> None:
 
 
 def export(
-    found: PlanFile, rank: int, target: str, catalogs: Catalogs, *, model: str | None = None, check: bool = False
+    found: PlanFile,
+    rank: int,
+    target: str,
+    catalogs: Catalogs,
+    *,
+    model: str | None = None,
+    draft: str | None = None,
+    check: bool = False,
 ) -> tuple[Mapping[str, str], Deployment]:
     """Return the files of a plan by name, and what they were made from.
 
@@ -36,7 +43,7 @@ def export(
     """
     check_target(target)
     module = import_module(f"planner.export.{TARGETS[target]}")
-    plan = deployment(found, rank, target, module.ENGINES, catalogs, model)
+    plan = deployment(found, rank, target, module.ENGINES, catalogs, model, draft)
     files: Mapping[str, str] = module.render(plan)
     if check:
         from planner.export.check import check_files

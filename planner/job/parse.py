@@ -10,6 +10,8 @@ from planner.errors import InputError, UnknownNameError
 from planner.job.fleet import parse_fleet
 from planner.job.job import OBJECTIVES, Job
 from planner.job.slo import Percentile, Slo
+from planner.job.speculating import parse_speculating
+from planner.job.tuning import parse_tuning
 from planner.job.workload import Workload
 from planner.units import parse_duration, parse_fraction, parse_money, parse_rate, parse_tokens
 
@@ -38,6 +40,14 @@ def parse_job(
     top: int = 5,
     simulate_top: int = 5,
     seed: int = 0,
+    speculate: str | None = None,
+    acceptance: str | None = None,
+    draft_tokens: int | None = None,
+    tp_overlap: str | None = None,
+    two_batch_overlap: bool = False,
+    redundant_experts: int | None = None,
+    expert_imbalance: float | None = None,
+    cp: str | None = None,
 ) -> Job:
     """Read every option with its unit. Raises InputError naming the option."""
     lengths = {"isl": parse_length(isl, "--isl"), "osl": parse_length(osl, "--osl")}
@@ -68,6 +78,9 @@ def parse_job(
             top=top,
             simulate_top=simulate_top,
             seed=seed,
+            speculate=parse_speculating(speculate, acceptance, draft_tokens),
+            cp=_widths(cp, "--cp"),
+            tuning=parse_tuning(tp_overlap, two_batch_overlap, redundant_experts, expert_imbalance),
         )
     except ValidationError as problem:
         raise _input_error(problem) from None
@@ -78,6 +91,14 @@ def parse_length(text: str | None, option: str) -> int:
     if text is None:
         raise InputError(f"{option} is missing", hint="mean tokens of a request, for example --isl 4000 --osl 1000")
     return parse_tokens(text, option)
+
+
+def _widths(text: str | None, option: str) -> tuple[int, ...]:
+    """Read widths as ``1,2,4``, in order."""
+    words = _names(text)
+    if text is not None and not (words and all(word.isdigit() and 1 <= int(word) <= 64 for word in words)):
+        raise InputError(f"{option} {text!r}: expected widths of 1 to 64", hint=f"for example {option} 1,2,4")
+    return tuple(sorted({int(word) for word in words}))
 
 
 def _one_of(name: str, known: tuple[Any, ...], kind: str) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from planner.errors import InputError
+from planner.errors import InputError, PlannerError
+from planner.job.speculating import Speculating, parse_speculating
+from planner.job.tuning import Tuning
 
 REQUIRED = ("id", "model", "gpu", "mode", "isl", "osl", "concurrency")
 OUTPUT = (
@@ -24,6 +26,9 @@ OUTPUT = (
 )
 
 
+_AS_IS = Tuning()
+
+
 @dataclass(frozen=True, slots=True)
 class PoolPoint:
     """Workers of one role and the layout of each."""
@@ -33,11 +38,12 @@ class PoolPoint:
     pp: int = 1
     attention_dp: int = 1
     ep: int = 1
+    cp: int = 1
 
     @property
     def gpus(self) -> int:
         """GPUs of all workers."""
-        return self.workers * self.tp * self.pp * self.attention_dp
+        return self.workers * self.tp * self.pp * self.attention_dp * self.cp
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class Point:
     prefill: PoolPoint | None = None
     decode: PoolPoint | None = None
     statistic: str = "mean"
+    speculate: Speculating | None = None
+    tuning: Tuning = _AS_IS
     extra: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
 
@@ -111,6 +119,7 @@ def parse_row(row: Mapping[str, str], line: int) -> Point:
             prefill=_pool(row, "prefill_", "prefill_workers") if pd else None,
             decode=_pool(row, "decode_", "decode_workers") if pd else None,
             statistic="p50" if row.get("statistic") == "median" else "mean",
+            speculate=_speculate(row),
             extra=row,
         )
     except ValueError as problem:
@@ -124,7 +133,21 @@ def _pool(row: Mapping[str, str], prefix: str, workers: str) -> PoolPoint:
         pp=_count(row, f"{prefix}pp"),
         attention_dp=_count(row, f"{prefix}attention_dp"),
         ep=_count(row, f"{prefix}ep"),
+        cp=_count(row, f"{prefix}cp"),
     )
+
+
+def _speculate(row: Mapping[str, str]) -> Speculating | None:
+    """The optional columns ``speculate``, ``acceptance`` and ``draft_tokens``."""
+    tokens = row.get("draft_tokens") or None
+    if tokens is not None and not tokens.isdigit():
+        raise ValueError(f"draft_tokens {tokens!r} is not a whole number")
+    try:
+        return parse_speculating(
+            row.get("speculate") or None, row.get("acceptance") or None, None if tokens is None else int(tokens)
+        )
+    except PlannerError as problem:
+        raise ValueError(str(problem)) from None
 
 
 def _number(row: Mapping[str, str], column: str) -> float:

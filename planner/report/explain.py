@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from planner.errors import InputError, PlannerError
 from planner.job.job import Job
 from planner.plan import Plan, PlanFile, Pool
 from planner.report import why
+from planner.report.drafts import draft_rows, speculation_text, stops_paying
 from planner.report.emit import emit
 from planner.report.formats import rows_text, yaml_text
 from planner.report.modes import compare_modes
@@ -89,12 +91,15 @@ def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[s
     replica = replica_of_pool(job.model, pool, catalogs)
     x, lengths = pool.layout, lengths_of(job.workload)
     split = Layout(x.tp, x.attention_dp, x.pp, x.ep, x.cp)
+    plain = replace(replica, speculation=None)
+    explained["drafts"] = draft_rows(pool, plain, job, catalogs)
+    explained["drafts_note"] = stops_paying(pool, plain, job, catalogs)
     times = time_by_operator(replica, split, pool.running_batch, lengths)
     times = {name: spent for name, spent in times.items() if name in _PHASES[pool.role]}
     notes = []
     if _STEP in times:
         step = sum(times[_STEP].values())
-        notes += [line for line in (why.tpot_parts(plan, pool, step),) if line]
+        notes += [line for line in (why.tpot_parts(plan, pool, step / replica.tokens_per_step),) if line]
         notes.append(why.decode_floor(pool, replica, step))
     if _PROMPT in times:
         notes.append(why.prefill_floor(pool, replica, float(lengths.new), sum(times[_PROMPT].values())))
@@ -105,6 +110,15 @@ def reasons(plan: Plan, job: Job) -> list[str]:
     """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the prefill pool."""
     lines = [*why.limits(plan, job), *plan.notes]
     lines += [why.cache(pool, len(plan.pools) == 1) for pool in plan.pools if pool.role != "ffn"]
+    lines += [
+        speculation_text(pool.speculation.model_dump())
+        for pool in plan.pools
+        if pool.speculation is not None and pool.role != "prefill"
+    ]
+    for pool in plan.pools:
+        if pool.tuning is not None:
+            set_ = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in pool.tuning.model_dump(exclude_none=True).items())
+            lines.append(f"{'' if pool.role == 'aggregated' else f'{pool.role}: '}counts on {set_}")
     if plan.mode == "pd":
         lines.append(_busier(plan.pools[0], plan))
     return lines
@@ -222,4 +236,11 @@ def _pool_text(pool: dict[str, Any], form: str, mark: str, *, alone: bool) -> li
         rows = [{_TITLES[name]: op, "ms": round(ms, 3), "share": share_bar(ms / total)} for op, ms in spent]
         lines.append(rows_text([*rows, {_TITLES[name]: "total", "ms": round(total, 3), "share": ""}], form))
     lines += [*(f"{mark}{line}" for line in (*pool["notes"], *pool.get("words", ()))), ""]
-    return lines
+    return lines + _drafts_text(pool, form)
+
+
+def _drafts_text(pool: dict[str, Any], form: str) -> list[str]:
+    """What speculation buys; nothing where it was not asked for."""
+    if not pool.get("drafts"):
+        return []
+    return [f"Drafts at this batch; {pool['drafts_note']}", rows_text(pool["drafts"], form)]

@@ -16,6 +16,11 @@ def layout_text(pool: Pool) -> str:
     return " ".join(f"{name}{width}" for name, width in named if width > 1) or "tp1"
 
 
+def draft_text(pool: Pool) -> str | None:
+    """Write how a pool drafts as ``mtp 2``; None where it does not."""
+    return None if pool.speculation is None else f"{pool.speculation.method} {pool.speculation.tokens}"
+
+
 def pool_text(pool: Pool) -> str:
     """Write a pool as ``8 x tp8``, with its role where there are several."""
     role = "" if pool.role == "aggregated" else f"{pool.role} "
@@ -30,6 +35,8 @@ def plan_rows(found: PlanFile) -> list[dict[str, Any]]:
         rows = [{name: value for name, value in row.items() if not name.endswith(" sim")} for row in rows]
     if all(plan.mode == "aggregated" for plan in found.plans):
         rows = [{name: value for name, value in row.items() if name != "mode"} for row in rows]
+    if all(row["drafts"] is None for row in rows) and not found.job.get("speculate"):
+        rows = [{name: value for name, value in row.items() if name != "drafts"} for row in rows]
     return rows
 
 
@@ -43,6 +50,7 @@ def _row(plan: Plan, percentile: str) -> dict[str, Any]:
         "replicas": " + ".join(pool_text(p) for p in plan.pools),
         "weights": " + ".join(dict.fromkeys(p.weights for p in plan.pools)),
         "KV": pool.kv,
+        "drafts": draft_text(pool),
         "batch": round(pool.running_batch, 1),
         "tok/s": _tidy(perf.output_tok_s),
         "tok/s/GPU": _tidy(perf.output_tok_s_per_gpu),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from planner.api import CURRENT, Catalogs, estimate, replica_of_point
+from planner.api import CURRENT, Catalogs, best_length, estimate, replica_of_point
 from planner.errors import InputError, NoPlanError
 from planner.job.parse import parse_length
 from planner.job.points import Point, PoolPoint
+from planner.job.speculating import Speculating
+from planner.job.tuning import Tuning
+from planner.plan import pool_speculation
+from planner.report.drafts import speculation_text
 from planner.report.emit import emit
 from planner.report.formats import rows_text
 from planner.serving.iteration import Work, iteration_ledger
@@ -35,7 +39,9 @@ class SingleRequest:
     def checked(
         cls, *, model: str | None, gpu: str | None, weights: str, kv: str, engine: str, isl: str | None, osl:
         str | None,
-        concurrency: float | None, static: bool, layout: tuple[int, int, int, int], replicas: int, engine_version: str,
+        concurrency: float | None, static: bool, layout: tuple[int, int, int, int, int], replicas: int,
+        engine_version: str,
+        speculate: Speculating | None = None, tuning: Tuning | None = None,
     ) -> SingleRequest:  # fmt: skip
         """Check what the command line gave. Raises InputError naming the option."""
         example = "planner estimate meta-llama/Llama-3.1-8B --gpu h100-sxm --isl 1000 --osl 200 --concurrency 16"
@@ -43,14 +49,15 @@ class SingleRequest:
             raise InputError(f"{'MODEL' if not model else '--gpu'} is missing", hint=f"{example}, or --from points.csv")
         if concurrency is None or not 0 < concurrency < 1e9:
             raise InputError("--concurrency is missing or not above zero", hint=example)
-        pool = PoolPoint(replicas, layout[0], layout[2], layout[1], layout[3])
+        pool = PoolPoint(replicas, layout[0], layout[2], layout[1], layout[3], layout[4])
         point = Point(
             id="1", model=model, gpu=gpu, weights=weights, kv=kv, engine=engine,
             mode="static" if static else "aggregated", concurrency=concurrency, engine_version=engine_version,
             date="" if engine_version else CURRENT,
             isl=parse_length(isl, "--isl"), osl=parse_length(osl, "--osl"), pool=pool,
+            speculate=speculate, tuning=tuning or Tuning(),
         )  # fmt: skip
-        return cls(point, Layout(layout[0], layout[1], layout[2], layout[3]))
+        return cls(point, Layout(*layout))
 
 
 def time_by_operator(replica: Replica, layout: Layout, batch: float, lengths: Lengths) -> dict[str, dict[str, float]]:
@@ -71,6 +78,9 @@ def time_by_operator(replica: Replica, layout: Layout, batch: float, lengths: Le
 def describe(request: SingleRequest, catalogs: Catalogs) -> dict[str, Any]:
     """Everything that is printed. Raises NoPlanError when it does not fit, InputError when it cannot be predicted."""
     p = request.point
+    if p.speculate is not None and p.speculate.tokens is None:
+        chosen, _ = best_length(p, catalogs)
+        p = replace(p, speculate=p.speculate.model_copy(update={"tokens": chosen}))
     replica = replica_of_point(p, catalogs)
     (found,) = estimate([p], catalogs=catalogs)
     if found.status == "infeasible":
@@ -90,11 +100,19 @@ def describe(request: SingleRequest, catalogs: Catalogs) -> dict[str, Any]:
     row = {key: value for key, value in found.row().items() if key not in ("id", "reason")}
     return {
         "model": replica.model.id, "gpu": replica.accelerator.id, "layout": str(request.layout),
-        "weights": replica.weights, "kv": replica.kv, "engine": replica.engine.id, **row,
+        "weights": replica.weights, "kv": replica.kv, "engine": replica.engine.id, **_drafts(p, replica), **row,
         "max_batch": int(budget.slots[0]),
         "memory": {key: round(value, 3) for key, value in held.items()},
         "basis": replica.efficiency.basis, **time_by_operator(replica, request.layout, batch, lengths),
     }  # fmt: skip
+
+
+def _drafts(point: Point, replica: Replica) -> dict[str, Any]:
+    """How the configuration drafts, where it was asked to."""
+    if point.speculate is None:
+        return {}
+    how = pool_speculation(replica.speculation)
+    return {"speculation": None if how is None else how.model_dump()}
 
 
 def emit_single(request: SingleRequest, catalogs: Catalogs, output: str, out: Sequence[Path] | None) -> None:
@@ -111,6 +129,8 @@ def _text(found: dict[str, Any]) -> str:
     heads = ("model", "gpu", "layout", "weights", "kv", "engine", "basis", "max_batch")
     tails = ("ttft_ms", "tpot_ms", "output_tok_s_per_gpu", "e2e_latency_ms", "memory_gib_per_gpu")
     lines = ["  ".join(f"{key} {found[key]}" for key in heads), ""]
+    if "speculation" in found:
+        lines[1:1] = [speculation_text(found["speculation"])]
     lines.append(rows_text([{key: found[key] for key in tails}], "table").strip("\n"))
     return "\n".join(lines) + "\n" + operator_text(found)
 

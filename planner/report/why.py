@@ -24,6 +24,8 @@ GLOSSARY = {
     "expert dispatch": "tokens to their experts and back",
     "recurrent state": "state updates of linear attention or state space layers",
     "pipeline": "activations from stage to stage",
+    "context exchange": "keys, values and partial outputs between the ranks that share a context",
+    "draft": "passes of what drafts tokens, before the step that checks them",
 }
 
 

@@ -28,6 +28,7 @@ from planner.search.pods import Pod, pod_capacities, pod_name, worthwhile_pods
 from planner.search.ranking import Candidate, Outcome
 from planner.search.reject import Rejections
 from planner.search.search import Progress, Supply, families, search
+from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine
 
 # A price has to stand for GPUs without one in the rows of the optimiser; no answer may depend on it.
@@ -63,6 +64,7 @@ def build_menu(
     progress: Progress | None = None,
     modes: Sequence[Mode] = ("aggregated",),
     known: Sequence[Pod] | None = None,
+    drafting: Drafting | None = None,
 ) -> Menu:
     """Evaluate every layout of every GPU type for every class, without any load of the job's own; with ``pd`` among
     the modes also pods: those ``known``, or those that the classes with most tokens ask for."""
@@ -76,13 +78,13 @@ def build_menu(
         alone = _alone(job, klass)
         whole: list[Candidate] = []
         for supply in supplies:
-            outcome = search(model, engine, [supply], alone)
+            outcome = search(model, engine, [supply], alone, drafting=drafting)
             rejections[supply.accelerator.id].merge(outcome.rejections)
             whole += [one_copy(candidate) for candidate in outcome.ranked]
         if "aggregated" in modes:
             candidates.update({(template_name(c), klass.name): c for c in whole})
         if "pd" in modes and known is None and klass in leading:
-            members = list(families(model, engine, supplies, alone, Outcome()))
+            members = list(families(model, engine, supplies, alone, Outcome(), drafting=drafting))
             units = [(c.replica.accelerator.id, c.gpus, c.rate) for c in whole] if "aggregated" in modes else []
             pods.update({pod.name: pod for pod in worthwhile_pods(members, alone, units)})
     for klass in classes if pods else ():
@@ -104,7 +106,8 @@ def template_name(candidate: Candidate) -> str:
     replica = candidate.replica
     if candidate.mode == "pd":
         return pod_name(candidate)
-    return f"{replica.accelerator.id} {candidate.layout} {replica.weights} kv {replica.kv}"
+    drafts = "" if replica.speculation is None else f" {replica.speculation}"
+    return f"{replica.accelerator.id} {candidate.layout} {replica.weights} kv {replica.kv}{drafts}"
 
 
 def _alone(job: Job, klass: WorkloadClass) -> Job:

@@ -123,7 +123,7 @@ def prefill_pool(supply: Supply, available: int, family: Family, *, pruned: bool
     if pruned:
         shape = (len(family.layouts), 1)
         capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0)))
-        nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
+        nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])
         kept = undominated(gpus_of(family), capacity, [alone, -nics])
     few = family.only([family.layouts[i] for i in kept])
     return PrefillPool(supply, available, few, times.rows(kept, 1))
@@ -141,7 +141,7 @@ def decode_pool(
         return None
     tpot = table.at(low)
     rate = np.where(possible, decode_rate(flat, low, tpot, lengths), 0.0)
-    nics = np.array([float(layout.tp * layout.pp) for layout in family.layouts])
+    nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])
     good = undominated(gpus_of(family), rate, [alone, -nics]) if pruned else range(len(rate))
     kept = [i for i in good if possible[i]]
     few = family.only([family.layouts[i] for i in kept])

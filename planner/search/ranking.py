@@ -48,11 +48,13 @@ class Share:
     def name(self) -> tuple[str, ...]:
         """A total order that does not depend on catalogs."""
         r = self.replica
-        return (r.accelerator.id, *(f"{x:05d}" for x in self.layout), r.weights, r.kv, f"{self.replicas:06d}")
+        split = (f"{x:05d}" for x in self.layout)
+        return (r.accelerator.id, *split, r.weights, r.kv, f"{self.replicas:06d}", str(r.speculation or ""))
 
     def __str__(self) -> str:
         r = self.replica
-        return f"{self.role} {r.accelerator.id} {self.layout} x{self.replicas} {r.weights}"
+        drafts = "" if r.speculation is None else f" {r.speculation}"
+        return f"{self.role} {r.accelerator.id} {self.layout} x{self.replicas} {r.weights}{drafts}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,14 +135,15 @@ def _reach(prefill: PrefillPool, decode: DecodePool, i: Indices, count: Array, j
     times = prefill.times.rows(np.arange(len(prefill.gpus)), 1)
     size = request_kv_bytes(decode.family.replica, lengths.isl)
     across = Layouts.of(decode.family.layouts)
-    across = Layouts(*(x.reshape(1, -1) for x in (across.tp, across.attention_dp, across.pp, across.ep)))
+    across = Layouts(*(x.reshape(1, -1) for x in (across.tp, across.attention_dp, across.pp, across.ep, across.cp)))
     pools = (prefill.family.replica, decode.family.replica, prefill.family.columns, across)
     sent = np.minimum(
         transfer(*pools, size, inside=True).seconds, transfer(*pools, size, inside=False).seconds
     )  # fmt: skip
     pieces = pieces_of(prefill.family.replica, times.chunks, TransferOptions())
     joining = 0.5 if percentile == "mean" else QUANTILE[percentile]
-    before = first_token_overhead(decode.family.replica.engine, decode.alone) + joining * decode.alone
+    tokens = decode.family.replica.tokens_per_step
+    before = first_token_overhead(decode.family.replica.engine, decode.alone, tokens) + joining * decode.alone * tokens
     least = before[None, :] + sent / pieces
     slack = np.full_like(least, np.inf) if job.slo.ttft is None else job.slo.ttft - least
     answer = lengths.decodes * decode.alone[None, :]

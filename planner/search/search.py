@@ -25,12 +25,13 @@ from planner.search.candidates import (
 )
 from planner.search.ranking import Candidate, Outcome, Share, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
-from planner.search.space import layouts
+from planner.search.space import context_widths, layouts, one_stage
 from planner.search.splits import Members, split_candidates
 from planner.search.supply import Supply as Supply
 from planner.search.supply import affordable as affordable
 from planner.search.supply import objective_of as objective_of
 from planner.serving.closed_loop import POINTS_PER_ROW, ClosedLoop, closed_loop
+from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine
 from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Layout, Layouts
@@ -41,13 +42,23 @@ _REPLICA_COUNTS = 64
 Progress = Callable[[str], None]
 
 
-def search(model: Model, engine: Engine, supplies: list[Supply], job: Job, progress: Progress | None = None) -> Outcome:
-    """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why."""
+def search(
+    model: Model,
+    engine: Engine,
+    supplies: list[Supply],
+    job: Job,
+    progress: Progress | None = None,
+    drafting: Drafting | None = None,
+) -> Outcome:
+    """Rank all plans of a job. An empty ``ranked`` means that none meets the request; the ledger says why.
+
+    With ``drafting`` every layout is evaluated without a draft and with drafts of several lengths.
+    """
     outcome = Outcome(objective=objective_of(job), fleet=sum(s.count for s in supplies))
     if job.objective is None and outcome.objective == "cost" and all(s.price is None for s in supplies):
         outcome.objective = "gpus"  # the nearest thing to a price that is known
     members: Members = []
-    for supply, gpus, family in families(model, engine, supplies, job, outcome, progress):
+    for supply, gpus, family in families(model, engine, supplies, job, outcome, progress, drafting):
         members.append((supply, gpus, family))
         if "aggregated" in job.modes:
             outcome.ranked += _candidates(family, supply, gpus, job, outcome)
@@ -67,21 +78,25 @@ def families(
     job: Job,
     outcome: Outcome,
     progress: Progress | None = None,
+    drafting: Drafting | None = None,
 ) -> Iterator[tuple[Supply, int, Family]]:
-    """Layouts that fit in memory by GPU type and precision, with the GPUs that the budget pays for."""
+    """Layouts that fit in memory by GPU type, precision and draft, with the GPUs that the budget pays for."""
     for supply in sorted(supplies, key=lambda s: s.accelerator.id):
         gpus = affordable(supply, job)
-        found = layouts(model, supply.accelerator, gpus, outcome.rejections, job.max_gpus_per_replica)
+        most = job.max_gpus_per_replica
+        found = layouts(model, supply.accelerator, gpus, outcome.rejections, most, context_widths(job))
         served = supply.engine or engine.on(supply.accelerator.vendor)
         for weights in weight_choices(model, supply.accelerator, job.weights):
             for kv in kv_choices(supply.accelerator, weights, job.kv, engine):
                 if progress is not None:
                     progress(f"{supply.accelerator.id} {weights} kv {kv}: {len(found)} layouts")
-                replica = Replica(model, supply.accelerator, supply.efficiency, served, weights, kv)
-                outcome.candidates += len(found)
-                family = fitting(replica, found, job.workload, outcome.rejections)
-                if family is not None:
-                    yield supply, gpus, family
+                plain = Replica(model, supply.accelerator, supply.efficiency, served, weights, kv)
+                for replica in drafting.replicas(plain) if drafting else (plain,):
+                    legal = found if replica.speculation is None else one_stage(found, replica, outcome.rejections)
+                    outcome.candidates += len(legal)
+                    family = fitting(replica, legal, job.workload, outcome.rejections)
+                    if family is not None:
+                        yield supply, gpus, family
 
 
 def _candidates(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome) -> Iterator[Candidate]:

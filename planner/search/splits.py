@@ -24,6 +24,7 @@ from planner.search.supply import Supply, objective_of
 from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layouts
 from planner.serving.pd import Role, handover
+from planner.serving.replica import Replica
 from planner.serving.transfer import TransferOptions
 
 Members = list[tuple[Supply, int, Family]]
@@ -45,11 +46,12 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     if "pd" in job.modes:
         receivers += [decode_pool(*member, job.slo, lengths, pruned=closed) for member in members]
     if "af" in job.modes:
-        receivers += attention_ffn_pools(members, job.slo, lengths, outcome.rejections)
+        undrafted = [member for member in members if member[2].replica.speculation is None]
+        receivers += attention_ffn_pools(undrafted, job.slo, lengths, outcome.rejections)
         outcome.exhaustive = False  # of each number of workers only the best cut goes on
     pairs = [
         (prefill, decode) for prefill in senders for decode in receivers
-        if decode is not None and prefill.family.replica.kv == decode.family.replica.kv
+        if decode is not None and _compatible(prefill.family.replica, decode.family.replica)
     ]  # fmt: skip
     outcome.exhaustive &= not closed  # pools are pruned by role and counts thinned
     found: list[Candidate] = []
@@ -117,6 +119,11 @@ def _record_missed(groups: list[Matches], job: Job, outcome: Outcome) -> None:
         load = "even when idle" if job.workload.rate is None else "at this load"
         miss = Rejected(f"split misses a limit {load}", names, "a limit less tight", "no match that keeps it", 1.0)
         outcome.rejections.add(miss, len(group.bound))
+
+
+def _compatible(prefill: Replica, decode: Replica) -> bool:
+    """Whether one can take over from the other: the same cache, and the same draft, whose cache travels too."""
+    return prefill.kv == decode.kv and str(prefill.speculation) == str(decode.speculation)
 
 
 def _that_transfer(supply: Supply, available: int, family: Family, outcome: Outcome) -> tuple[Supply, int, Family]:
@@ -241,7 +248,7 @@ def _slack(prefill: PrefillPool, decode: DecodePool, job: Job) -> tuple[Array, t
     """Seconds [p, d] that the TTFT limit leaves for wait and prefill, and requests/s of one replica's links [p, d]."""
     lengths, ones = lengths_of(job.workload), np.ones((1, 1))
     row = Layouts.of(decode.family.layouts)
-    across = Layouts(*(x.reshape(1, -1) for x in (row.tp, row.attention_dp, row.pp, row.ep)))
+    across = Layouts(*(x.reshape(1, -1) for x in (row.tp, row.attention_dp, row.pp, row.ep, row.cp)))
     # Two replicas of a fleet may lie anywhere: their caches cross the network unless the whole plan shares a domain.
     far = np.full((1, 1), 1e9)
     sender, receiver = (
@@ -252,7 +259,8 @@ def _slack(prefill: PrefillPool, decode: DecodePool, job: Job) -> tuple[Array, t
     own = prefill.times.own(0.0)
     exposed = link.seconds(0.0, own)
     tpot = decode.tpot[None, :]
-    overhead = first_token_overhead(decode.family.replica.engine, tpot) + tpot
+    tokens = decode.family.replica.tokens_per_step
+    overhead = first_token_overhead(decode.family.replica.engine, tpot, tokens) + tpot * tokens
     limits = [x for x in (job.slo.ttft, job.slo.e2e) if x is not None]
     slack = np.broadcast_to(min(limits, default=np.inf) - overhead - exposed, exposed.shape)
     ranks = prefill.family.columns.attention_dp / link.sending.egress, across.attention_dp / link.sending.ingress

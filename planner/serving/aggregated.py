@@ -30,7 +30,8 @@ _MOST_RIDING, _COUNTS = 16.0, 60
 class Steps:
     """Times of one replica at ``batch`` running decodes per attention rank, in seconds.
 
-    ``decode`` one pure decode iteration; ``prefill`` what one prompt adds to the pace of everybody else;
+    ``decode`` one pure decode iteration over the ``tokens`` of a request that it yields (1 without speculation, with
+    ``variance`` zero); ``prefill`` what one prompt adds to the pace of everybody else;
     ``own_prefill`` how long a prompt takes from its first chunk to its last; ``chunks`` iterations for that;
     ``together`` attention ranks that carry a chunk when any does;
     ``chunk_load`` prompt tokens that come per iteration over those that an iteration takes, above 1 out of reach.
@@ -43,6 +44,13 @@ class Steps:
     chunks: Array
     together: Array
     chunk_load: Array
+    tokens: float = 1.0
+    variance: float = 0.0
+
+    @property
+    def iteration(self) -> Array:
+        """Seconds of a pure decode iteration."""
+        return self.decode * self.tokens
 
 
 def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> Steps:
@@ -52,26 +60,29 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     micro = np.maximum(running / layouts.pp, np.minimum(running, 1.0))
     context, single = lengths.decode_context, lengths.single_token
     micro = np.where(single, 0.0, micro)
-    decode = np.where(single, 0.0, iteration_seconds(replica, layouts, Work(sequences=micro, context=context)))
+    pure = np.where(single, 0.0, iteration_seconds(replica, layouts, Work(sequences=micro, context=context)))
+    tokens = replica.tokens_per_step
     exclusive = replica.engine.prefill == "exclusive"
-    budget = replica.engine.chunk_tokens - (0.0 if exclusive else micro)
+    budget = replica.engine.chunk_tokens - (0.0 if exclusive else micro * replica.verified)
     chunk = np.minimum(lengths.new, np.maximum(budget, replica.engine.block_tokens))
     chunks = np.ceil(lengths.new / chunk)
     chunk = lengths.new / chunks
     prefix = floats(lengths.cached) + (lengths.new - chunk) / 2
-    # Each of the running requests brings its chunks once in osl-1 iterations; above one at a time they ride together.
-    riding = np.where(single, 1.0, micro / lengths.decodes * chunks)
+    # Each of the running requests brings its chunks once in osl-1 tokens; above one at a time they ride together.
+    riding = np.where(single, 1.0, micro / (lengths.decodes / tokens) * chunks)
     seats = np.maximum(budget / chunk, 1.0)
     prompts = np.clip(riding, 1.0, seats)
     together, stalls = barrier(riding, layouts.attention_dp)
     beside = Work(0.0 if exclusive else micro, context, chunk * prompts, prefix, prompts, together)
     mixed = iteration_seconds(replica, layouts, beside)
-    added = (mixed if exclusive else np.maximum(mixed - decode, 0.0)) * chunks / prompts
+    added = (mixed if exclusive else np.maximum(mixed - pure, 0.0)) * chunks / prompts
     pace = pipeline_pace(np.where(single, 0.0, riding), layouts.pp)
     # Chunks follow each other through the stages: the last one leaves pp-1 stage times after it entered.
     fill = (chunks + layouts.pp - 1) / (chunks * layouts.pp)
     own = mixed * chunks * fill
-    return Steps(running, decode, added * pace * stalls, own, chunks, together, riding / seats)
+    variance = 0.0 if replica.speculation is None else replica.speculation.variance
+    prefill = added * pace * stalls
+    return Steps(running, pure / tokens, prefill, own, chunks, together, riding / seats, tokens, variance)
 
 
 def pipeline_pace(riding: Array, stages: Array) -> Array:
@@ -145,5 +156,6 @@ def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Len
     per_rank = np.where(single, prompts_only, s.batch / np.where(single, 1.0, lengths.decodes * tpot))
     load = per_rank * s.prefill
     alone = iteration_seconds(replica, layouts, Work(sequences=1.0, context=lengths.decode_context))
+    alone = alone / s.tokens
     slope = np.maximum(s.decode - alone, 0.0) / np.maximum(s.batch, 1.0)
     return OpenLoop(s, budget, per_rank * layouts.attention_dp, tpot, load, slope)

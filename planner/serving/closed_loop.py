@@ -13,7 +13,7 @@ import numpy as np
 
 from planner.serving.aggregated import Steps, steps, tpot_mean
 from planner.serving.iteration import Work, iteration_seconds
-from planner.serving.latency import closed_loop_ttft, opening_burst, z_score
+from planner.serving.latency import closed_loop_ttft, luck, opening_burst, z_score
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
@@ -66,6 +66,7 @@ class ClosedLoop:
         counts.
         """
         spread = np.sqrt(self.steps.batch) / floats(self.lengths.osl) * self.steps.prefill
+        spread = np.hypot(spread, luck(self.steps, self.lengths.osl))
         return np.where(self.lengths.single_token, 0.0, self.mean_tpot + z_score(statistic) * spread)
 
 
@@ -125,7 +126,7 @@ def static_batch(replica: Replica, layouts: Layouts, batch: Array, lengths: Leng
     together, waves = np.minimum(batch, slots), np.maximum(batch / slots, 1.0)
     prefill = _prefill_together(replica, layouts, together, lengths)
     work = Work(sequences=together / layouts.pp, context=lengths.decode_context)
-    decode = iteration_seconds(replica, layouts, work)
+    decode = iteration_seconds(replica, layouts, work) / replica.tokens_per_step
     decodes = np.maximum(floats(lengths.osl) - 1.0, 0.0)
     duration = waves * (prefill + decodes * decode)
     rate = batch * layouts.attention_dp / duration
@@ -172,4 +173,6 @@ class _Grid:
             pick(s.chunks),
             pick(s.together),
             pick(s.chunk_load),
+            s.tokens,
+            s.variance,
         )

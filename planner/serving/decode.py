@@ -17,9 +17,10 @@ _KNOTS = 24
 
 
 def decode_seconds(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> Array:
-    """D(B): seconds of one iteration with ``batch`` running requests per attention rank, which is their TPOT."""
+    """D(B): seconds per output token with ``batch`` running requests per attention rank, which is their TPOT: one
+    iteration over the tokens that it yields."""
     work = Work(sequences=floats(batch) / layouts.pp, context=lengths.decode_context)
-    return iteration_seconds(replica, layouts, work)
+    return iteration_seconds(replica, layouts, work) / replica.tokens_per_step
 
 
 def decode_rate(layouts: Layouts, batch: ArrayLike, tpot: ArrayLike, lengths: Lengths) -> Array:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from planner.catalog.files import catalog_root
 from planner.errors import InputError, UnknownNameError
+from planner.job.tuning import Tuning
 from planner.units import GIB, Bytes, Seconds
 
 
@@ -42,11 +43,17 @@ class Engine:
         next, so that no captured graph or tuned tile fits, and clocks fall under dense work.
     collective_wait : seconds that the ranks of a collective wait for the last one, per doubling of the ranks.
     evenness : how evenly tokens choose experts, see cost/moe.py.
+    context_exchange : how context-parallel ranks get each other's keys and values: "gather" before they attend, or
+        "ring" while they do.
+    communication_overlap, two_batch_overlap : what of the messages is hidden, see serving/overlap.py.
+    redundant_experts : further copies of busy experts on each expert-parallel rank.
+    expert_imbalance : tokens of the busiest expert-parallel rank over the mean where that is known; 0 derives it.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``, on AMD
         in ``exchange_start_amd``), "fastest" takes gather and reduce-scatter where that is less.
     cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
+    draft_step : host work of one drafting pass of speculative decoding.
     transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     published_fp8 : whether it serves the model maker's own 8-bit checkpoint, else one that it quantises per tensor.
     vendor, vendor_decode_steps : the vendor of the GPUs it runs on (empty: any), and ``decode_steps`` of the recipes
@@ -94,12 +101,28 @@ class Engine:
     published_fp8: bool = True
     vendor: str = ""
     vendor_decode_steps: tuple[tuple[str, float], ...] = ()
+    draft_step: Seconds = 0.0
+    context_exchange: Literal["gather", "ring"] = "gather"
+    communication_overlap: float = 0.0
+    two_batch_overlap: bool = False
+    redundant_experts: int = 0
+    expert_imbalance: float = 0.0
 
     def on(self, vendor: str) -> Engine:
         """The engine as the published recipes for GPUs of ``vendor`` run it; any other vendor keeps the usual ones."""
         recipes = dict(self.vendor_decode_steps)
         steps = recipes.get(vendor, recipes.get("", self.decode_steps))
         return replace(self, vendor=vendor, decode_steps=steps)
+
+    def tuned(self, tuning: Tuning) -> Engine:
+        """The profile with what the user knows better."""
+        return replace(self, **tuning.model_dump(exclude_none=True))
+
+    @property
+    def tuning(self) -> Tuning:
+        """What of the profile a user could have tuned; empty where nothing departs from plain engines."""
+        values = {name: getattr(self, name) for name in Tuning.model_fields}
+        return Tuning(**{name: value for name, value in values.items() if value})
 
 
 def known_engines(extra: Sequence[Path] = ()) -> list[str]:
@@ -213,10 +236,16 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
         transfer_stages=bool(data["transfer"]["stages"]),
+        context_exchange=data["context"]["exchange"],
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         exchange_start_amd=data["experts"]["exchange_start_amd_us"] * 1e-6,
         cache_math=bool(kernels["attention_in_cache_type"]),
         published_fp8=bool(data["checkpoints"]["published_fp8"]),
         vendor_decode_steps=(("", float(first["decode_steps"])), *recipes.items()),
+        draft_step=overhead["draft_step_us"] * 1e-6,
+        communication_overlap=float(kernels["communication_overlap"]),
+        two_batch_overlap=bool(data["experts"]["two_batch_overlap"]),
+        redundant_experts=int(data["experts"]["redundant"]),
+        expert_imbalance=float(data["experts"]["imbalance"]),
     )

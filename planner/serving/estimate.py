@@ -43,13 +43,19 @@ def estimate_points(points: Sequence[Point], replica_of: ReplicaOf) -> list[Esti
 def _replica_key(point: Point) -> tuple[object, ...]:
     columns = ("prefill_gpu", "decode_gpu", "kv_transfer", *GROUPED_BY)
     gpus = (point.gpu, *(point.extra.get(name, "") for name in columns))
-    return (point.model, gpus, point.weights, point.kv, point.engine, point.engine_version, point.date, point.mode)
+    software = (point.engine, point.engine_version, point.date)
+    return (point.model, gpus, point.weights, point.kv, *software, point.mode, point.speculate, point.tuning)
 
 
 def _unsupported(point: Point) -> str | None:
     if point.mode not in MODES:
         return f"mode {point.mode!r} is not modelled; modes: {', '.join(MODES)}"
-    return None
+    if point.speculate is None:
+        return None
+    if point.mode == "af":
+        return "speculation between attention and feed-forward workers is not modelled"
+    staged = any(pool is not None and pool.pp > 1 for pool in (point.pool, point.prefill, point.decode))
+    return "drafts need one pipeline stage" if staged else None
 
 
 def _group(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
@@ -61,7 +67,7 @@ def _group(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
         replica = replica_of(points[0])
     except PlannerError as problem:
         return [Estimate(point.id, "unsupported", str(problem)) for point in points]
-    layouts = [Layout(p.pool.tp, p.pool.attention_dp, p.pool.pp, p.pool.ep) for p in points]
+    layouts = [Layout(p.pool.tp, p.pool.attention_dp, p.pool.pp, p.pool.ep, p.pool.cp) for p in points]
     problems = [shape_problem(replica.model, layout) for layout in layouts]
     good = [index for index, problem in enumerate(problems) if problem is None]
     result = [Estimate(p.id, "unsupported", str(problem)) for p, problem in zip(points, problems, strict=True)]

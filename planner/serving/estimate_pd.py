@@ -101,7 +101,7 @@ def _pool(pool: PoolPoint | None) -> PoolPoint:
 
 
 def _layout(pool: PoolPoint) -> Layout:
-    return Layout(pool.tp, pool.attention_dp, pool.pp, pool.ep)
+    return Layout(pool.tp, pool.attention_dp, pool.pp, pool.ep, pool.cp)
 
 
 def _role(replica: Replica, pools: Sequence[PoolPoint]) -> Role:

@@ -30,7 +30,7 @@ def ffn_half(replica: Replica) -> Replica:
     """Feed-forward blocks and experts of every layer, nothing else."""
     layers = each_layer(replica.model, lambda layer: Layer(None, layer.ffn))
     # FFN pools replicate popular experts and place them by load: only the draw of tokens keeps their ranks uneven.
-    engine = replace(replica.engine, evenness=EVEN)
+    engine = replace(replica.engine, evenness=EVEN, redundant_experts=0, expert_imbalance=0.0)
     return replace(replica, engine=engine, model=replace(replica.model, layers=layers, vocab=0, positions=0))
 
 

@@ -6,6 +6,7 @@ This is the narrow waist of the project: search, estimate and simulation all tak
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,16 @@ from planner.cost.collective import (
 from planner.cost.elementwise import elementwise_seconds, recurrent_seconds
 from planner.cost.gemm import gemm_seconds
 from planner.cost.moe import active_experts, experts_seconds
+from planner.serving.context import ACTIVATION_BYTES, gather_seconds, merge_seconds, own_piece, own_tokens
+from planner.serving.expert_load import rank_load
 from planner.serving.layout import Array, Layouts, floats
+from planner.serving.overlap import half_of, hide_all_reduces, two_batches
 from planner.serving.replica import Replica
+from planner.serving.speculation import Speculation
 from planner.serving.work import Ledger, Work
 
-__all__ = ["Ledger", "Work", "iteration_ledger", "iteration_seconds"]
+__all__ = ["ACTIVATION_BYTES", "Ledger", "Work", "draft_layouts", "iteration_ledger", "iteration_seconds"]
 
-ACTIVATION_BYTES = 2.0  # hidden states travel and rest in bf16
 # Inside a captured graph a kernel starts without the host; what is left between kernels is the engine's layer gap.
 IN_GRAPH_LAUNCH = 0.0
 
@@ -64,6 +68,7 @@ _SLOWDOWN = {
     "all-reduce": "collective_slowdown",
     "expert dispatch": "collective_slowdown",
     "pipeline": "collective_slowdown",
+    "context exchange": "collective_slowdown",
 }
 """Which factor of the engine applies to which operator."""
 
@@ -78,14 +83,74 @@ def iteration_seconds(replica: Replica, layouts: Layouts, work: Work) -> Array:
 
 
 def iteration_ledger(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
-    """The same as ``iteration_seconds``, kept apart by operator."""
+    """The same as ``iteration_seconds``, kept apart by operator.
+
+    A replica that speculates drafts first and then checks the draft: its iteration yields ``replica.tokens_per_step``
+    tokens per request.
+    """
+    speculation = replica.speculation
+    if speculation is None:
+        return _one_pass(replica, layouts, work)
+    ledger = _one_pass(replica, layouts, replace(work, drafted=float(speculation.tokens)))
+    ledger.add("draft", _draft_seconds(replica, speculation, layouts, work))
+    return ledger
+
+
+def _draft_seconds(replica: Replica, speculation: Speculation, layouts: Layouts, work: Work) -> Array:
+    """Seconds of all drafting passes of an iteration.
+
+    The first pass reads what the target has just checked, and the prompt, so that the draft's own cache keeps up; each
+    further one takes the token of the one before.
+    """
+    draft = speculation.draft
+    if draft is None:
+        return np.asarray(replica.engine.draft_step)
+    split = draft_layouts(speculation, layouts)
+    first = _one_pass(draft, split, replace(work, drafted=float(speculation.tokens)))
+    seconds = first.total + _fold_seconds(replica, speculation, split, work)
+    if speculation.tokens > 1:
+        later = Work(work.sequences, work.context)
+        each = _one_pass(draft, split, later).total + _fold_seconds(replica, speculation, split, later)
+        seconds = seconds + np.where(floats(work.sequences) > 0, (speculation.tokens - 1) * each, 0.0)
+    return seconds
+
+
+def _fold_seconds(replica: Replica, speculation: Speculation, layouts: Layouts, work: Work) -> Array:
+    """Seconds of the product that folds several hidden states into the input of a draft layer."""
+    if not speculation.joined:
+        return np.zeros(1)
+    hidden = replica.model.hidden
+    seconds = gemm_seconds(
+        floats(work.sequences) + floats(work.chunk), hidden / layouts.tp, speculation.joined * hidden, math="bf16",
+        accelerator=replica.accelerator, efficiency=replica.efficiency, launch=IN_GRAPH_LAUNCH,
+    )  # fmt: skip
+    return np.asarray(seconds * replica.engine.dense_slowdown)
+
+
+def _one_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
+    """One forward pass, in two overlapping halves where the engine does so and it is faster."""
+    plain = _single_pass(replica, layouts, work)
+    if not replica.engine.two_batch_overlap or "expert dispatch" not in plain.seconds:
+        return plain
+    return two_batches(plain, _single_pass(replica, layouts, half_of(work)), len(replica.model.layers))
+
+
+def _single_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     pass_ = _Pass(replica, layouts, work)
     for group in replica.groups:
         pass_.layer(group.layer, float(group.count))
     pass_.head()
     pass_.between_stages()
+    hide_all_reduces(pass_.ledger, replica.engine.communication_overlap)
     pass_.overheads()
     return pass_.ledger
+
+
+def draft_layouts(speculation: Speculation, layouts: Layouts) -> Layouts:
+    """How a draft is cut: as the attention of its target, in one stage; its experts as those of the target."""
+    ones = np.ones_like(layouts.tp)
+    routed = speculation.draft is not None and speculation.draft.has_experts
+    return Layouts(layouts.tp, layouts.attention_dp, ones, layouts.ep if routed else ones, layouts.cp)
 
 
 class _Pass:
@@ -94,6 +159,8 @@ class _Pass:
     def __init__(self, replica: Replica, layouts: Layouts, work: Work) -> None:
         self.replica, self.layouts, self.ledger = replica, layouts, Ledger()
         self.decodes = floats(work.sequences)
+        self.width = 1.0 + work.drafted
+        self.decoded = self.decodes * self.width
         self.context = floats(work.context)
         self.chunk = floats(work.chunk)
         self.prefix = floats(work.prefix)
@@ -101,10 +168,11 @@ class _Pass:
         self.quantised = work.quantised
         ranks = layouts.attention_dp
         carrying = np.where(floats(work.prefilling) > 0, np.minimum(floats(work.prefilling), ranks), ranks)
-        self.routed_tokens = self.decodes * ranks + self.chunk * carrying
+        self.routed_tokens = self.decoded * ranks + self.chunk * carrying
         self.prefilling = bool(np.any(self.chunk > 0))
         self.decoding = bool(np.any(self.decodes > 0))
-        self.tokens = self.decodes + self.chunk
+        self.cp: Array | float = layouts.cp if layouts.long else 1.0
+        self.tokens = own_tokens(self.decoded + self.chunk, self.cp) if layouts.long else self.decoded + self.chunk
         self.hidden = replica.model.hidden
         layers = len(replica.model.layers)
         # Layers are whole: the fullest stage sets the pace of all.
@@ -134,8 +202,9 @@ class _Pass:
 
     def head(self) -> None:
         """LM head on the tokens that are sampled: every decode, and one per finished prompt."""
-        sampled = self.decodes + np.where(self.chunk > 0, self.prompts, 0.0)
+        sampled = self.decoded + np.where(self.chunk > 0, self.prompts, 0.0)
         form = self.replica.formats[Part.HEAD]
+        sampled = own_tokens(sampled, self.cp) if self.layouts.long else sampled
         vocab = self.replica.model.vocab / self.layouts.tp
         seconds = gemm_seconds(
             sampled, vocab, self.hidden, math=form.math, weight_bytes=form.bytes_per_weight, **self.common
@@ -219,15 +288,20 @@ class _Pass:
         options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, **self.common}
         if self.decoding:
             read = attended_tokens(a, self.context)
-            seconds = attention_decode_seconds(self.decodes, read, *shape, **options)
-            cache = self.decodes * read * kv_heads * ((a.head_dim + a.value_dim) * self.replica.kv_bytes)
+            read = read / self.cp
+            sequences, queries = self._checking(a)
+            seconds = attention_decode_seconds(sequences, read, heads * queries, *shape[1:], **options)
+            self._merge(times, heads, a.head_dim, a.value_dim)
+            cache = sequences * read * kv_heads * ((a.head_dim + a.value_dim) * self.replica.kv_bytes)
             self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
+            query, prefix = own_piece(self.chunk / self.prompts, self.prefix, self.cp)
             seconds = attention_prefill_seconds(
-                self.chunk / self.prompts, self.prefix, self.prompts, *shape, math=self._prefill_math(),
-                window=self._prefill_window(a), **options,
+                query, prefix, self.prompts, *shape, math=self._prefill_math(), window=self._prefill_window(a),
+                **options,
             )  # fmt: skip
             self._add("attention prefill", seconds, times)
+            self._gather(times, kv_heads * (a.head_dim + a.value_dim) * self.replica.kv_bytes, seconds, a.window)
         if a.indexer is not None and not a.indexer.shared:
             self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
         if a.compressed is not None and a.compressed.index_dim:
@@ -238,6 +312,12 @@ class _Pass:
         narrow = self.replica.engine.cache_math and self.replica.kv_bytes < ACTIVATION_BYTES
         return "fp8" if narrow else "bf16"
 
+    def _checking(self, a: Attention | LatentAttention) -> tuple[Array, float]:
+        """Sequences and queries of each that the decode kernel sees: the tokens of a draft share one read of the cache,
+        but not where every query chooses its own part of it."""
+        chooses = a.indexer is not None or (isinstance(a, Attention) and a.compressed is not None)
+        return (self.decoded, 1.0) if chooses else (self.decodes, self.width)
+
     def _prefill_window(self, a: Attention) -> float | Array | None:
         """Keys that a prompt token attends: all, a window, or what a selector leaves of the mean context."""
         if a.compressed is not None or a.indexer is not None:
@@ -247,10 +327,10 @@ class _Pass:
     def _indexer(self, heads: int, width: int, ratio: float, times: Array) -> None:
         """Scores of a sparse-attention selector over the context, ``ratio`` tokens to an entry."""
         shape = (float(heads), float(width))
-        seconds = indexer_seconds(1.0, self.context / ratio, self.decodes, *shape, **self.common)
+        seconds = indexer_seconds(self.width, self.context / ratio / self.cp, self.decodes, *shape, **self.common)
         if self.prefilling:
-            query = self.chunk / self.prompts
-            seconds = seconds + indexer_seconds(query, self.prefix / ratio, self.prompts, *shape, **self.common)
+            query, prefix = own_piece(self.chunk / self.prompts, self.prefix, self.cp)
+            seconds = seconds + indexer_seconds(query, prefix / ratio, self.prompts, *shape, **self.common)
         self._add("sparse indexer", seconds, times)
 
     def _latent(self, a: LatentAttention, times: Array) -> None:
@@ -258,20 +338,39 @@ class _Pass:
         top_k = float(a.indexer.top_k) if a.indexer else None
         options: dict[str, Any] = {"kv_bytes": self.replica.kv_bytes, "top_k": top_k, **self.common}
         if self.decoding:
+            sequences, queries = self._checking(a)
+            self._merge(times, heads, a.kv_rank + a.rope_dim, a.kv_rank)
             seconds = latent_decode_seconds(
-                self.decodes, self.context, heads, float(a.kv_rank), float(a.rope_dim), **options
+                sequences, self.context / self.cp, heads * queries, float(a.kv_rank), float(a.rope_dim), **options
             )
-            read = attended_tokens(a, self.context)
-            cache = self.decodes * read * ((a.kv_rank + a.rope_dim) * self.replica.kv_bytes)
+            read = attended_tokens(a, self.context / self.cp)
+            cache = sequences * read * ((a.kv_rank + a.rope_dim) * self.replica.kv_bytes)
             self._add("attention decode", seconds, times, moved=cache)
         if self.prefilling:
+            query, prefix = own_piece(self.chunk / self.prompts, self.prefix, self.cp)
             seconds = latent_prefill_seconds(
-                self.chunk / self.prompts, self.prefix, self.prompts, heads,
+                query, prefix, self.prompts, heads,
                 nope_dim=float(a.nope_dim), rope_dim=float(a.rope_dim), value_dim=float(a.value_dim), **options,
             )  # fmt: skip
             self._add("attention prefill", seconds, times)
+            self._gather(times, np.asarray((a.kv_rank + a.rope_dim) * self.replica.kv_bytes), seconds, None)
         if a.indexer is not None and not a.indexer.shared:
             self._indexer(a.indexer.heads, a.indexer.head_dim, 1.0, times)
+
+    def _merge(self, times: Array, heads: Array, key_width: int, value_width: int) -> None:
+        """Queries and partial outputs of decodes whose cache lies on several context ranks."""
+        if self.layouts.long:
+            seconds = merge_seconds(self.replica, self.layouts, self.decoded, heads, key_width, value_width)
+            self._add("context exchange", self._waited(seconds, self.layouts.cp, 2.0), times)
+
+    def _gather(self, times: Array, entry_bytes: Array, attention: Array, window: int | None) -> None:
+        """Keys and values of a chunk and of what its queries see before it, from the other context ranks."""
+        if not self.layouts.long:
+            return
+        seen = self.prefix if window is None else np.minimum(self.prefix, float(window))
+        size = (seen * self.prompts + self.chunk) * entry_bytes
+        seconds = gather_seconds(self.replica, self.layouts, size, attention)
+        self._add("context exchange", self._waited(seconds, self.layouts.cp), times)
 
     def _recurrent(self, mixer: LinearAttention | Mamba, times: Array) -> None:
         if isinstance(mixer, LinearAttention):
@@ -280,7 +379,9 @@ class _Pass:
             heads, rows, columns = mixer.heads, mixer.head_dim, mixer.state_size
         shape = (np.ceil(heads / self.layouts.tp), float(rows), float(columns))
         options: dict[str, Any] = {"state_bytes": float(mixer.state_dtype_bytes), **self.common}
-        seconds = recurrent_seconds(self.decodes, self.decodes, *shape, **options)
+        # Every checked position leaves a state of its own, of which the last accepted one is kept.
+        states = self.decodes * (1.0 + self.width) / 2.0
+        seconds = recurrent_seconds(self.decoded, states, *shape, **options)
         if self.prefilling:
             seconds = seconds + recurrent_seconds(self.chunk, self.prompts, *shape, **options)
         self._add("recurrent state", seconds, times)
@@ -288,11 +389,12 @@ class _Pass:
     def _experts(self, ffn: MoeFfn, times: Array) -> None:
         form = self.replica.formats[Part.EXPERTS]
         tokens = self.routed_tokens
+        rows, active = rank_load(self.replica.engine, ffn, tokens, self.layouts)
         seconds = experts_seconds(
             tokens, float(ffn.latent or self.hidden), float(ffn.width),
             float(ffn.experts), float(ffn.top_k), ep=self.layouts.ep, tp=self.layouts.expert_tp, gated=ffn.gated,
             math=form.math, weight_bytes=form.bytes_per_weight,
-            evenness=self.replica.engine.evenness, **self.common,
+            evenness=self.replica.engine.evenness, rows=rows, active=active, **self.common,
         )  # fmt: skip
         self._quantised(form, times, inputs=2.0)  # of the first and of the last product
         self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
@@ -355,15 +457,17 @@ class _Pass:
     def _after_experts(self, ffn: MoeFfn, times: Array) -> None:
         """Bring tokens to their experts and back.
 
-        Without attention data parallelism all ranks hold all tokens: one all-reduce sums the experts' outputs.
-        With it, tokens are dispatched and combined (all-to-all), or gathered and reduce-scattered where that is less.
+        Without attention data or context parallelism all ranks hold all tokens: one all-reduce sums the experts'
+        outputs. With them, tokens are dispatched and combined (all-to-all), or gathered and reduce-scattered where that
+        is less.
         """
-        if np.any(self.layouts.attention_dp == 1):
-            self._all_reduce(times * (self.layouts.attention_dp == 1))
-        if not np.any(self.layouts.attention_dp > 1):
+        groups = self.layouts.token_groups
+        if np.any(groups == 1):
+            self._all_reduce(times * (groups == 1))
+        if not np.any(groups > 1):
             return
         links: dict[str, Any] = {"topology": self.replica.topology, "efficiency": self.replica.efficiency}
-        ranks = self.layouts.tp * self.layouts.attention_dp
+        ranks = self.layouts.tp * groups
         row = (ffn.latent or self.hidden) * ACTIVATION_BYTES
         # A token travels once to each rank that holds any of its experts.
         spread = active_experts(self.layouts.ep, 1.0, float(ffn.top_k))
@@ -374,7 +478,7 @@ class _Pass:
         if self.replica.engine.expert_exchange == "fastest":
             exchange = np.minimum(exchange, gather)
         routed = np.where(self.layouts.ep > 1, exchange, gather)
-        self._add("expert dispatch", self._waited(routed, ranks, 2.0), times * (self.layouts.attention_dp > 1))
+        self._add("expert dispatch", self._waited(routed, ranks, 2.0), times * (groups > 1))
 
 
 def _fused(

@@ -43,9 +43,15 @@ def wait(load: Array, service: Array, statistic: str) -> Array:
     return np.where(stable, seconds, np.inf)
 
 
-def first_token_overhead(engine: Engine, tpot: Array) -> Array:
-    """Front end, and the iterations that pass before the client sees the token."""
-    return np.asarray(engine.offset + engine.decode_steps * tpot)
+def first_token_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Array:
+    """Front end, and the iterations that pass before the client sees the token; each yields ``tokens``."""
+    return np.asarray(engine.offset + engine.decode_steps * tpot * tokens)
+
+
+def luck(s: Steps, osl: ArrayLike) -> Array:
+    """Deviation of a request's seconds per token because drafts are accepted by chance: L tokens need a number of steps
+    whose variance is L*variance/E^3 (renewal theory), so D*sqrt(variance/(E*L)); 0 without speculation."""
+    return np.asarray(s.decode * np.sqrt(s.variance / s.tokens / np.maximum(floats(osl) - 1.0, 1.0)))
 
 
 def open_loop_ttft(point: OpenLoop, engine: Engine, statistic: str) -> Array:
@@ -53,8 +59,8 @@ def open_loop_ttft(point: OpenLoop, engine: Engine, statistic: str) -> Array:
     prefill.
     """
     queue = wait(point.prefill_load, point.steps.prefill, statistic)
-    residual = point.steps.decode * (0.5 if statistic == "mean" else QUANTILE[statistic])
-    return first_token_overhead(engine, point.tpot) + queue + residual + point.steps.own_prefill
+    residual = point.steps.iteration * (0.5 if statistic == "mean" else QUANTILE[statistic])
+    return first_token_overhead(engine, point.tpot, point.steps.tokens) + queue + residual + point.steps.own_prefill
 
 
 def open_loop_tpot(point: OpenLoop, osl: ArrayLike, statistic: str) -> Array:
@@ -62,8 +68,8 @@ def open_loop_tpot(point: OpenLoop, osl: ArrayLike, statistic: str) -> Array:
     s, z = point.steps, z_score(statistic)
     if z == 0.0:
         return point.tpot
-    spread = np.sqrt(s.batch)
-    wide = point.tpot + z * spread * (s.prefill / floats(osl) + point.batch_slope)
+    spread = np.sqrt(s.batch) * (s.prefill / floats(osl) + point.batch_slope)
+    wide = point.tpot + z * np.hypot(spread, luck(s, osl))
     return np.where(floats(osl) <= 1.0, 0.0, wide)
 
 
@@ -78,7 +84,7 @@ def closed_loop_ttft(s: Steps, tpot: Array, osl: ArrayLike, engine: Engine, stat
 
     A finished request is replaced at once, so prompts rarely meet: the median is overhead plus the own prefill.
     """
-    steady = first_token_overhead(engine, tpot) + s.own_prefill
+    steady = first_token_overhead(engine, tpot, s.tokens) + s.own_prefill
     if statistic == "p50":
         return steady
     cycle = np.maximum(np.maximum(floats(osl) - 1.0, 0.0) * tpot, 1e-12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ def floats(value: ArrayLike) -> Array:
 
 class Layout(NamedTuple):
     """One split: attention tensor-parallel width, attention data-parallel width, pipeline stages, expert
-    parallel width, context-parallel width. Experts are tensor-parallel over tp*attention_dp/ep."""
+    parallel width, context-parallel width. Experts are tensor-parallel over tp*attention_dp*cp/ep."""
 
     tp: int = 1
     attention_dp: int = 1
@@ -47,24 +47,35 @@ class Layouts:
     attention_dp: Array
     pp: Array
     ep: Array
+    cp: Array = field(default_factory=lambda: np.ones(1))
 
     @classmethod
     def of(cls, layouts: Iterable[Layout], *, column: bool = True) -> Layouts:
         """Stack ``layouts``; as a column [n, 1] to broadcast over a row of batches, or flat [n]."""
-        table = np.array([(x.tp, x.attention_dp, x.pp, x.ep) for x in layouts], dtype=float).reshape(-1, 4)
-        columns = [table[:, i : i + 1] if column else table[:, i] for i in range(4)]
+        table = np.array([tuple(x) for x in layouts], dtype=float).reshape(-1, 5)
+        columns = [table[:, i : i + 1] if column else table[:, i] for i in range(5)]
         return cls(*columns)
 
     def column(self) -> Layouts:
         """The same rows as a column [n, 1]."""
-        return Layouts(*(x.reshape(-1, 1) for x in (self.tp, self.attention_dp, self.pp, self.ep)))
+        return Layouts(*(x.reshape(-1, 1) for x in (self.tp, self.attention_dp, self.pp, self.ep, self.cp)))
+
+    @property
+    def token_groups(self) -> Array:
+        """Groups of ranks that hold different tokens: attention data parallelism and context parallelism."""
+        return self.attention_dp * self.cp
+
+    @property
+    def long(self) -> bool:
+        """Whether any layout cuts contexts."""
+        return bool(np.any(self.cp > 1))
 
     @property
     def gpus(self) -> Array:
         """GPUs of one replica, same shape as the members."""
-        return self.tp * self.attention_dp * self.pp
+        return self.tp * self.attention_dp * self.pp * self.cp
 
     @property
     def expert_tp(self) -> Array:
         """Ranks that share one expert's matrices."""
-        return self.tp * self.attention_dp / self.ep
+        return self.tp * self.attention_dp * self.cp / self.ep

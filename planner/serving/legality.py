@@ -35,14 +35,20 @@ def shape_problem(model: Model, layout: Layout) -> ShapeProblem | None:
     """
     if layout.pp > len(model.layers):
         return ShapeProblem("more pipeline stages than layers", f"{layout.pp} layers", f"{len(model.layers)}")
-    ranks = layout.tp * layout.attention_dp
+    ranks = layout.tp * layout.attention_dp * layout.cp
     routed = any(isinstance(group.layer.ffn, MoeFfn) for group in model.groups)
     if layout.ep > 1 and not routed:
         return ShapeProblem("no experts to spread", f"experts for ep {layout.ep}", "a dense model")
     if ranks % layout.ep:
         return ShapeProblem(
-            "experts do not spread evenly", f"tp*attention_dp divisible by ep {layout.ep}", f"{ranks} ranks"
+            "experts do not spread evenly", f"tp*attention_dp*cp divisible by ep {layout.ep}", f"{ranks} ranks"
         )
+    for group in model.groups if layout.cp > 1 else ():
+        if isinstance(group.layer.mixer, LinearAttention | Mamba):
+            return ShapeProblem(
+                "recurrent layers cannot cut contexts", f"attention in every layer for cp {layout.cp}",
+                "state that passes from token to token",
+            )  # fmt: skip
     for group in model.groups:
         problem = _mixer_problem(group.layer.mixer, layout.tp) or _ffn_problem(
             group.layer.ffn, layout, ranks // layout.ep
@@ -76,7 +82,7 @@ def _ffn_problem(ffn: DenseFfn | MoeFfn | None, layout: Layout, sharing: int) ->
         case MoeFfn() if ffn.width % sharing:
             return ShapeProblem(
                 "expert width does not divide",
-                f"a width divisible by tp*attention_dp/ep = {sharing}",
+                f"a width divisible by tp*attention_dp*cp/ep = {sharing}",
                 f"{ffn.width}",
             )
         case DenseFfn() if ffn.width % layout.tp:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from planner.architecture.linears import expert_linears, ffn_linears, mixer_linears
 from planner.architecture.model import Attention, LatentAttention, Layer, Linear, MoeFfn, Part, Shard
 from planner.architecture.state import layer_cache_bytes, layer_state_bytes
+from planner.serving.iteration import ACTIVATION_BYTES, draft_layouts
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
@@ -67,7 +68,7 @@ def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bo
     that count so); slots = room / request. Every stage holds its layers' share of the cache of all micro-batches.
     """
     engine, capacity = replica.engine, replica.accelerator.memory
-    weights = weight_bytes_per_gpu(replica, layouts)
+    weights = weight_bytes_per_gpu(replica, layouts) + draft_weight_bytes_per_gpu(replica, layouts)
     activations = activation_bytes_per_gpu(replica, layouts)
     if engine.of_free:
         room = engine.utilization * (capacity - weights - activations - engine.reserve)
@@ -90,9 +91,7 @@ def weight_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
     """Weights on the fullest GPU: cut matrices / tp, experts / (ep * expert_tp), layers / pp, replicated parts
     whole.
     """
-    total = np.zeros(np.broadcast(layouts.tp, layouts.pp).shape)
-    for group in replica.groups:
-        total = total + group.count * _layer_weight_bytes(replica, group.layer, layouts)
+    total = _layers_bytes(replica, layouts)
     stages = np.ceil(len(replica.model.layers) / layouts.pp) / len(replica.model.layers)
     model = replica.model
     table = model.vocab * model.hidden / layouts.tp
@@ -104,6 +103,29 @@ def weight_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
     return np.asarray(total * stages + ends + positions)
 
 
+def draft_weight_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
+    """What a draft adds on a GPU: its layers, the matrix that folds hidden states, and the tables that it does not
+    share with the target; nothing for n-grams."""
+    speculation = replica.speculation
+    if speculation is None or speculation.draft is None:
+        return np.zeros(1)
+    draft, split = speculation.draft, draft_layouts(speculation, layouts)
+    model = draft.model
+    table = model.vocab * model.hidden / split.tp
+    fold = speculation.joined * model.hidden * model.hidden / split.tp * ACTIVATION_BYTES
+    embedding = table * draft.formats[Part.EMBEDDING].bytes_per_weight * speculation.own_embedding
+    head = table * draft.formats[Part.HEAD].bytes_per_weight * speculation.own_head
+    return np.asarray(_layers_bytes(draft, split) + fold + embedding + head)
+
+
+def _layers_bytes(replica: Replica, layouts: Layouts) -> Array:
+    """Weights of all layers on a GPU that would hold every one of them."""
+    total = np.zeros(np.broadcast(layouts.tp, layouts.pp).shape)
+    for group in replica.groups:
+        total = total + group.count * _layer_weight_bytes(replica, group.layer, layouts)
+    return total
+
+
 def _layer_weight_bytes(replica: Replica, layer: Layer, layouts: Layouts) -> Array:
     hidden = replica.model.hidden
     kv_heads = layer.mixer.kv_heads if isinstance(layer.mixer, Attention) else 1
@@ -113,7 +135,8 @@ def _layer_weight_bytes(replica: Replica, layer: Layer, layouts: Layouts) -> Arr
         total = total + size / ways(linear, layouts, kv_heads)
     if isinstance(layer.ffn, MoeFfn):
         one = sum(linear.parameters for linear in expert_linears(layer.ffn, hidden))
-        held = np.ceil(layer.ffn.experts / layouts.ep) / layouts.expert_tp
+        copies = np.where(layouts.ep > 1, float(replica.engine.redundant_experts), 0.0)
+        held = (np.ceil(layer.ffn.experts / layouts.ep) + copies) / layouts.expert_tp
         total = total + one * held * replica.formats[Part.EXPERTS].bytes_per_weight
     return total
 
@@ -141,8 +164,8 @@ def activation_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
             widest = np.maximum(widest, linear.outputs / ways(linear, layouts, 1))
         if isinstance(group.layer.ffn, MoeFfn):
             width = group.layer.ffn.width * group.layer.ffn.top_k * (2 if group.layer.ffn.gated else 1)
-            widest = np.maximum(widest, width * layouts.attention_dp / (layouts.ep * layouts.expert_tp))
-    hidden = (_LIVE_COPIES * model.hidden + widest) * tokens * 2.0
+            widest = np.maximum(widest, width * layouts.token_groups / (layouts.ep * layouts.expert_tp))
+    hidden = (_LIVE_COPIES * model.hidden + widest) * tokens * 2.0 / layouts.cp
     logits = min(replica.engine.max_sequences, 512.0) * model.vocab / layouts.tp * _LOGIT_BYTES
     return np.asarray(hidden + logits)
 
@@ -151,14 +174,23 @@ def request_bytes_per_gpu(replica: Replica, layouts: Layouts, tokens: ArrayLike)
     """KV cache and fixed state of one request of ``tokens`` on one GPU.
 
     Grouped KV heads are cut over tp until each rank holds one, latent caches are held whole by every rank, and each
-    pipeline stage holds its layers; tokens are rounded up to whole blocks.
+    pipeline stage holds its layers; tokens are rounded up to whole blocks. A draft keeps a cache of its own, and
+    recurrent layers one state for every position that is checked.
     """
+    speculation = replica.speculation
+    if speculation is not None and speculation.draft is not None:
+        drafted = request_bytes_per_gpu(speculation.draft, draft_layouts(speculation, layouts), tokens)
+        return _target_bytes(replica, layouts, tokens) + drafted
+    return _target_bytes(replica, layouts, tokens)
+
+
+def _target_bytes(replica: Replica, layouts: Layouts, tokens: ArrayLike) -> Array:
     block = replica.engine.block_tokens
     length = np.ceil(floats(tokens) / block) * block
     total = np.zeros(1)
     for group in replica.groups:
         cache = layer_cache_bytes(group.layer, length, replica.kv_bytes)
-        state = layer_state_bytes(group.layer)
+        state = layer_state_bytes(group.layer) * replica.verified
         total = total + group.count * (cache / _cache_ways(group.layer, layouts) + state / layouts.tp)
     layers = len(replica.model.layers)
     stages = np.ceil(layers / layouts.pp) / layers
@@ -167,7 +199,7 @@ def request_bytes_per_gpu(replica: Replica, layouts: Layouts, tokens: ArrayLike)
 
 def _cache_ways(layer: Layer, layouts: Layouts) -> Array:
     if isinstance(layer.mixer, Attention):
-        return np.minimum(layouts.tp, float(layer.mixer.kv_heads))
+        return np.minimum(layouts.tp, float(layer.mixer.kv_heads)) * layouts.cp
     if isinstance(layer.mixer, LatentAttention):
-        return np.ones_like(layouts.tp)
+        return np.ones_like(layouts.tp) * layouts.cp
     return layouts.tp

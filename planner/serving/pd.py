@@ -204,8 +204,9 @@ class SplitFlow:
     def ttft(self, statistic: str) -> Array:
         """Overhead + wait and prefill + exposed transfer + what is left of the decode iteration that it has to join."""
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
-        joining = self.mean_tpot * (0.5 if statistic == "mean" else QUANTILE[statistic])
-        overhead = first_token_overhead(self.roles[1].replica.engine, self.mean_tpot)
+        tokens = self.roles[1].replica.tokens_per_step
+        joining = self.mean_tpot * tokens * (0.5 if statistic == "mean" else QUANTILE[statistic])
+        overhead = first_token_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens)
         computed = self.prefill.wait(share, replicas, statistic) + self.prefill.own(share)
         return overhead + computed + self.exposed + joining
 
@@ -272,7 +273,8 @@ class Pair:
             # An arrival meets the others, not itself: one request alone never waits.
             queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
             own = times.own(share)
-            ttft = first_token_overhead(decode.replica.engine, tpot) + queue + own + self.link.seconds(rate, own)
+            overhead = first_token_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
+            ttft = overhead + queue + own + self.link.seconds(rate, own)
             return tpot, rate, ttft
 
         low, high = np.full_like(most, 1e-9), most.copy()

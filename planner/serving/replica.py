@@ -21,6 +21,7 @@ from planner.catalog.hardware import Accelerator
 from planner.cost.collective import Topology
 from planner.cost.efficiency import Efficiency
 from planner.serving.engine import Engine
+from planner.serving.speculation import Speculation
 
 KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5625}
 
@@ -33,6 +34,7 @@ class Replica:
     ----------
     weights : precision name (``bf16``, ``fp8``, ``fp4``, ``int8``, ``int4``) or ``checkpoint``.
     kv : KV cache precision, a key of ``KV_BYTES``.
+    speculation : how it drafts tokens, None for one token per iteration.
     """
 
     model: Model
@@ -41,6 +43,7 @@ class Replica:
     engine: Engine
     weights: str = "bf16"
     kv: str = "bf16"
+    speculation: Speculation | None = None
 
     @cached_property
     def formats(self) -> Mapping[Part, WeightFormat]:
@@ -74,6 +77,16 @@ class Replica:
     def kv_bytes(self) -> float:
         """Bytes of one cached element."""
         return KV_BYTES[self.kv]
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Expected output tokens of a request and iteration."""
+        return 1.0 if self.speculation is None else self.speculation.tokens_per_step
+
+    @property
+    def verified(self) -> float:
+        """Tokens of a request that an iteration computes: the drafted ones and one of its own."""
+        return 1.0 if self.speculation is None else 1.0 + self.speculation.tokens
 
     @property
     def has_experts(self) -> bool:

@@ -1,7 +1,7 @@
 """Moving the KV cache of a prompt from the GPUs that computed it to those that decode.
 
 Every byte crosses once: ranks that hold the same latent cache share the sending, and copies are made behind the
-receiving NIC. A message is therefore cut over the NICs of the tp*pp ranks that serve one request on either side, and
+receiving NIC. A message is therefore cut over the NICs of the tp*pp*cp ranks that serve one request on either side, and
 the slower side sets the pace:
 
   seconds = latency + max(bytes/(NICs_prefill * B_prefill), bytes/(NICs_decode * B_decode))
@@ -51,8 +51,11 @@ class Transfer:
 
 
 def request_kv_bytes(replica: Replica, tokens: ArrayLike) -> Array:
-    """Bytes of the cache and state of one prompt of ``tokens``, every element once."""
-    return np.asarray(kv_bytes(replica.model, floats(tokens), replica.kv_bytes) + state_bytes(replica.model))
+    """Bytes of the cache and state of one prompt of ``tokens``, every element once; that of a draft travels too."""
+    own = np.asarray(kv_bytes(replica.model, floats(tokens), replica.kv_bytes) + state_bytes(replica.model))
+    if replica.speculation is None or replica.speculation.draft is None:
+        return own
+    return own + request_kv_bytes(replica.speculation.draft, tokens)
 
 
 def transfer(
@@ -63,7 +66,7 @@ def transfer(
 
 
 def _side(replica: Replica, layouts: Layouts, size: ArrayLike, inside: ArrayLike) -> Array:
-    message = floats(size) / (layouts.tp * layouts.pp)
+    message = floats(size) / (layouts.tp * layouts.pp * layouts.cp)
     links: dict[str, Any] = {"topology": replica.topology, "efficiency": replica.efficiency}
     near = point_to_point_seconds(message, across=False, **links)
     return np.where(np.asarray(inside, dtype=bool), near, point_to_point_seconds(message, across=True, **links))

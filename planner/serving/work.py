@@ -24,6 +24,7 @@ class Work:
     prefix : mean tokens already cached in front of the chunk.
     prompts : prompts that the chunk tokens belong to.
     prefilling : attention ranks that carry such a chunk at the same time, 0 for all of them; the others decode only.
+    drafted : further tokens of each decode, drafted and checked in the same pass (speculation).
     quantised : whether inputs of feed-forward blocks arrive in the precision of their arithmetic.
     """
 
@@ -33,6 +34,7 @@ class Work:
     prefix: ArrayLike = 0.0
     prompts: ArrayLike = 1.0
     prefilling: ArrayLike = 0.0
+    drafted: float = 0.0
     quantised: bool = False
 
 

@@ -18,7 +18,7 @@ from planner.serving.pd import Role, handover
 from planner.serving.prefill import prefill_times
 from planner.serving.replica import Replica
 from planner.serving.transfer import TransferOptions
-from planner.simulation.settings import Deployment, EngineSettings, Policy, Pool, Routing
+from planner.simulation.settings import Deployment, Drafts, EngineSettings, Policy, Pool, Routing
 from planner.simulation.tabulated import TabulatedSteps
 
 # The table continues linearly beyond this context, so longer requests are priced by the last slope.
@@ -122,7 +122,7 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
 
 def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
-    overhead = float(first_token_overhead(decode.replica.engine, floats(tpot)))
+    overhead = float(first_token_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
     first = _pool(prefill, tpot, hash_tokens)
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
     steps = step_model(prefill, stages=prefill.layout.pp)
@@ -151,7 +151,7 @@ def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float
 
 
 def _pool(served: Served, tpot: float, hash_tokens: int | None) -> Pool:
-    engine = served.replica.engine
+    engine, how = served.replica.engine, served.replica.speculation
     settings = EngineSettings(
         policy=Policy(engine.policy),
         token_budget=int(engine.chunk_tokens),
@@ -166,5 +166,6 @@ def _pool(served: Served, tpot: float, hash_tokens: int | None) -> Pool:
         attention_dp=served.simulated_ranks,
         stages=served.layout.pp,
         routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
-        offset=float(first_token_overhead(engine, floats(tpot))),
+        offset=float(first_token_overhead(engine, floats(tpot), served.replica.tokens_per_step)),
+        drafts=None if how is None else Drafts(how.tokens_per_step, how.variance, how.tokens + 1),
     )

@@ -44,7 +44,7 @@ class Lane:
 
     def join(self, request: Request, private_tokens: int) -> None:
         """Start decoding ``request``, which holds ``private_tokens`` tokens, the next one to write included."""
-        request.finish_at = self.count + request.output - request.generated
+        request.finish_at = self.count + self.steps_left(request)
         request.phase = (self.count - private_tokens + 1) % self.block
         self.needs[request.phase] += 1
         self.sequences += 1
@@ -53,16 +53,34 @@ class Lane:
         self.late.append(request.last_token)
         heappush(self.heap, (request.finish_at, request.number, request.preemptions, request))
 
-    def advance(self, iterations: int) -> None:
-        """Let so many iterations pass: every sequence has one token more for each."""
+    @property
+    def pace(self) -> float:
+        """Tokens of all sequences per iteration."""
+        return self.sequences
+
+    def steps_left(self, request: Request) -> int:
+        """Iterations until a request that joins now has its last token."""
+        return request.output - request.generated
+
+    def generated_by(self, request: Request) -> int:
+        """Output tokens so far of a request that decodes here."""
+        return request.output - (request.finish_at - self.count)
+
+    def advance(self, iterations: int) -> int:
+        """Let so many iterations pass: every sequence has one token more for each. Return the tokens of all."""
         tokens = iterations * self.sequences
         self.count += iterations
         self.context += tokens
         self.to_come -= tokens
+        return tokens
+
+    def most_growth(self, iterations: int) -> int:
+        """KV blocks that ``growth`` surely does not exceed; cheap."""
+        return self.sequences * (iterations // self.block + 1)
 
     def leave(self, request: Request) -> None:
         """Take a request out before its end; its heap entry is skipped later."""
-        request.generated = request.output - (request.finish_at - self.count)
+        request.generated = self.generated_by(request)
         if request.last_token in self.late:
             self.late.remove(request.last_token)
         else:

@@ -10,6 +10,7 @@ from planner.simulation.lane import Lane
 from planner.simulation.prefix_cache import PrefixCache
 from planner.simulation.request import Request
 from planner.simulation.settings import EXCLUSIVE_PREFILL, RESERVES_OUTPUT, Policy, Pool
+from planner.simulation.speculative_lane import SpeculativeLane
 
 UNLIMITED = 1 << 60
 
@@ -35,7 +36,10 @@ class Rank:
         self.static = engine.policy is Policy.STATIC
         self.cache = PrefixCache(number, holders) if engine.prefix_cache else None
         self.hash_blocks = engine.hash_tokens // self.block
-        self.lanes = [Lane(self.block) for _ in range(pool.stages)]
+        self.checked = pool.drafts.checked if pool.drafts else 1
+        self.lanes = [
+            SpeculativeLane(self.block, pool.drafts) if pool.drafts else Lane(self.block) for _ in range(pool.stages)
+        ]
         self.waiting: deque[Request] = deque()
         self.prefilling: deque[Request] = deque()
         self.running: dict[int, Request] = {}  # by number, in the order of admission
@@ -88,8 +92,7 @@ class Rank:
         if not self.grows:
             return iterations
         free = self.total_blocks - self.used_blocks
-        sequences = sum(lane.sequences for lane in self.lanes)
-        if sequences * (iterations // self.block + 1) <= free or self.growth(iterations) <= free:
+        if sum(lane.most_growth(iterations) for lane in self.lanes) <= free or self.growth(iterations) <= free:
             return iterations
         low, high = 1, iterations  # growth(low) fits: _make_room saw to it
         while high - low > 1:
@@ -140,7 +143,8 @@ class Rank:
             return False
         filled = False
         for index, lane in enumerate(self.lanes):
-            budget = UNLIMITED if self.static else self.engine.token_budget - (0 if self.exclusive else lane.sequences)
+            beside = 0 if self.exclusive else lane.sequences * self.checked
+            budget = UNLIMITED if self.static else self.engine.token_budget - beside
             while budget > 0 and (self.prefilling or (admit and self._admit(now))):
                 request = self.prefilling[0]
                 tokens = self._chunk(request, lane, budget)
@@ -280,7 +284,7 @@ class Rank:
         """Output tokens of a request so far."""
         if request.lane < 0:
             return request.generated
-        return request.output - (request.finish_at - self.lanes[request.lane].count)
+        return self.lanes[request.lane].generated_by(request)
 
     def context_tokens(self) -> int:
         """Prompt and output tokens of all running requests so far, shared prefixes counted for each."""

@@ -85,7 +85,7 @@ class Replica:
             self.segments = [Segment(1, self._mixed_seconds(), 0.0)]
         else:
             loads = [
-                Load(lane.sequences, lane.context, self._curve(lane.sequences)) for lane in self.lanes if lane.sequences
+                Load(lane.pace, lane.context, self._curve(lane.sequences)) for lane in self.lanes if lane.sequences
             ]
             if not loads:
                 self.iterations = 0
@@ -111,7 +111,7 @@ class Replica:
                     context = lane.context if rank.decoding else 0
                     seconds = float(self.pool.steps.mixed(sequences, context, lane.chunk_tokens, lane.chunk_pairs))
                 elif sequences:
-                    seconds = decode_segments([Load(sequences, lane.context, self._curve(sequences))], 1)[0].first
+                    seconds = decode_segments([Load(lane.pace, lane.context, self._curve(sequences))], 1)[0].first
                 else:
                     continue
                 slowest = max(slowest, seconds)
@@ -145,10 +145,8 @@ class Replica:
                 if rank.grows:
                     rank.used_blocks += rank.pending_blocks if iterations == 1 else rank.growth(iterations)
                 for lane in rank.lanes:
-                    sequences = lane.sequences
-                    if sequences:
-                        rank.held_tokens += sequences * iterations
-                        lane.advance(iterations)
+                    if lane.sequences:
+                        rank.held_tokens += lane.advance(iterations)
             rank.pending_blocks = 0
             self._retire(rank, now, listener)
         self.iterations = 0
@@ -193,11 +191,12 @@ class Replica:
         span = now - self.started
         self.busy += span
         self.steps += iterations
-        sequences = 0
+        sequences, pace = 0, 0.0
         for rank in self.ranks:
             if rank.decoding:
                 for lane in rank.lanes:
                     sequences += lane.sequences
+                    pace += lane.pace
         held = float(sum(rank.held_tokens for rank in self.ranks))
         self.sequence_seconds += sequences * span
         left = iterations
@@ -206,9 +205,9 @@ class Replica:
             ramp = 0.5 * n * (n - 1)
             squares = ramp * (2 * n - 1) / 3
             self.kv_seconds += (
-                n * held * first + (held * slope + sequences * first) * ramp + sequences * slope * squares
+                n * held * first + (held * slope + pace * first) * ramp + pace * slope * squares
             )
-            held += n * sequences
+            held += n * pace
             left -= n
             if not left:
                 break
@@ -216,7 +215,8 @@ class Replica:
             self._account_gaps(iterations)
 
     def _account_gaps(self, iterations: int) -> None:
-        """Every decoding sequence has one gap per iteration; the first one also spans what it waited before."""
+        """Every decoding sequence has one gap per iteration, drafted tokens coming together; the first one also spans
+        what it waited before."""
         first_end = self.started + self.segments[0].first
         total = 0
         for rank in self.ranks:
@@ -244,7 +244,7 @@ class Replica:
         running = sum(len(rank.running) for rank in self.ranks)
         waiting = sum(len(rank.waiting) for rank in self.ranks)
         held = sum(rank.held_tokens for rank in self.ranks)
-        growing = sum(lane.sequences for rank in self.ranks if rank.decoding for lane in rank.lanes)
+        growing = sum(lane.pace for rank in self.ranks if rank.decoding for lane in rank.lanes)
         while self.next_sample < now:
             time = self.next_sample
             moment = self.timeline.at(time)
@@ -254,7 +254,7 @@ class Replica:
                     done = min(self.iterations, iterations_completed(self.segments, time - self.started))
                 moment.running += running
                 moment.waiting += waiting
-                moment.kv_tokens += held + done * growing
+                moment.kv_tokens += held + int(done * growing)
                 moment.preemptions += sum(rank.preempted for rank in self.ranks)
                 moment.hit_tokens += sum(rank.hit_tokens for rank in self.ranks)
                 moment.busy += self.busy + (time - self.started if self.iterations else 0.0)

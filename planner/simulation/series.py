@@ -28,9 +28,10 @@ class Segment(NamedTuple):
 
 
 class Load(NamedTuple):
-    """One lane at the start of a span: decoding sequences, their total context, its time curve."""
+    """One lane at the start of a span: tokens that its context grows by per iteration (one a sequence, more with
+    drafts), the total context, its time curve."""
 
-    sequences: int
+    pace: float
     context: float
     curve: Curve
 
@@ -42,11 +43,11 @@ def decode_segments(loads: list[Load], iterations: int) -> list[Segment]:
     slowest.
     """
     if len(loads) > 1:
-        longest: dict[int, Load] = {}
+        longest: dict[float, Load] = {}
         for load in loads:
-            known = longest.get(load.sequences)
+            known = longest.get(load.pace)
             if known is None or load.context > known.context:
-                longest[load.sequences] = load
+                longest[load.pace] = load
         loads = list(longest.values())
     if len(loads) == 1:
         return _one_lane(loads[0], iterations)
@@ -60,7 +61,7 @@ def decode_segments(loads: list[Load], iterations: int) -> list[Segment]:
 
 
 def _one_lane(load: Load, left: int) -> list[Segment]:
-    sequences, context, (knots, seconds, slopes) = load
+    pace, context, (knots, seconds, slopes) = load
     piece = max(0, bisect_right(knots, context) - 1)
     last = len(knots) - 1
     out: list[Segment] = []
@@ -69,12 +70,12 @@ def _one_lane(load: Load, left: int) -> list[Segment]:
         first = seconds[piece] + slope * (context - knots[piece])
         length = left
         if piece < last:
-            length = min(left, max(1, math.ceil((knots[piece + 1] - context) / sequences)))
-        out.append(Segment(length, first, slope * sequences))
+            length = min(left, max(1, math.ceil((knots[piece + 1] - context) / pace)))
+        out.append(Segment(length, first, slope * pace))
         left -= length
         if not left:
             return out
-        context += length * sequences
+        context += length * pace
         while piece < last and knots[piece + 1] <= context:
             piece += 1
 
@@ -83,7 +84,7 @@ def _slowest(loads: list[Load], done: int, left: int) -> Segment:
     """Return the series of the slowest lane from iteration ``done`` until it changes piece or is overtaken."""
     lanes = []
     for load in loads:
-        length, first, slope = _one_lane(load._replace(context=load.context + done * load.sequences), left)[0]
+        length, first, slope = _one_lane(load._replace(context=load.context + done * load.pace), left)[0]
         lanes.append((first, slope, length))
     first, slope, _ = max(lanes)
     length = min(lane[2] for lane in lanes)

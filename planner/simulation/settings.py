@@ -84,6 +84,21 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Drafts:
+    """Speculative decoding: tokens of a sequence per iteration, ``mean`` and ``variance``, of ``checked`` that it
+    computes."""
+
+    mean: float
+    variance: float
+    checked: int
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not 1 <= self.mean <= self.checked or self.variance < 0:
+            raise ValueError("expected 1 <= mean <= checked tokens and a variance of at least 0")
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """Equal replicas behind one router.
 
@@ -95,6 +110,7 @@ class Pool:
         stages, which keep that many micro-batches in flight (an iteration of one takes all stages).
     routing : how a request finds its rank.
     offset : constant front-end time before the first token (s).
+    drafts : what an iteration yields where tokens are drafted; None for one token per sequence.
     """
 
     steps: StepModel
@@ -104,6 +120,7 @@ class Pool:
     stages: int = 1
     routing: Routing = Routing.LEAST_LOADED
     offset: float = 0.0
+    drafts: Drafts | None = None
 
     def __post_init__(self) -> None:
         """Check counts."""

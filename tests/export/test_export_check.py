@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import copy
 import json
 from collections.abc import Callable
@@ -52,7 +53,7 @@ def test_every_flag_we_pin_exists_in_the_engine_with_a_fitting_type(engine: str,
         else:
             assert not any(word in theirs.split(" / ")[0].lower() for word in ("bool", "int", "float")), name
         if isinstance(ours, tuple) and "choices" in known[name]:
-            assert set(ours) <= set(json.loads(known[name]["choices"].replace("'", '"'))), name
+            assert set(ours) <= set(ast.literal_eval(known[name]["choices"])), name
 
 
 @pytest.mark.parametrize("target", ["dynamo", "lws", "kserve", "llm-d"])

@@ -353,3 +353,46 @@ def test_whatever_the_plan_files_validate_or_the_reason_is_told(
         assert "no engine can load" in str(refused)
     else:
         assert all(text.endswith("\n") for text in files.values())
+
+
+def drafting(engine: str, method: str, tokens: int = 3, draft: str | None = None) -> PlanFile:
+    how = {
+        "method": method, "tokens": tokens, "acceptance": [0.8], "acceptance_band": None, "acceptance_source": "given",
+        "tokens_per_step": 2.0, "draft": draft,
+    }  # fmt: skip
+    return plan_file(pool(tp=2, engine=engine, speculation=how))
+
+
+def test_each_engine_is_told_the_draft_in_its_own_words() -> None:
+    vllm = shlex.split(files_of(drafting("vllm", "mtp"), "vllm")["worker.sh"].replace("\\\n", " "), comments=True)
+    assert json.loads(value_of(vllm, "--speculative-config") or "") == {"method": "mtp", "num_speculative_tokens": 3}
+    sglang = containers(documents(files_of(drafting("sglang", "draft", 3, "llama-3.1-8b"), "lws")))[0]["args"]
+    assert value_of(sglang, "--speculative-algorithm") == "STANDALONE"
+    assert value_of(sglang, "--speculative-draft-model-path") == "meta-llama/Llama-3.1-8B"
+    assert value_of(sglang, "--speculative-num-steps") == "3"
+    assert value_of(sglang, "--speculative-num-draft-tokens") == "4"  # and one of the target
+    config = documents(files_of(drafting("trtllm", "eagle"), "trtllm", draft="org/head"))[0]
+    wanted = {"decoding_type": "Eagle3", "max_draft_len": 3, "speculative_model": "org/head"}
+    assert config["speculative_config"] == wanted
+
+
+@pytest.mark.parametrize("method", ["mtp", "eagle", "ngram", "draft"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_draft_passes_the_check_of_every_target_or_says_why_not(target: str, method: str) -> None:
+    engine = target if target in ("sglang", "trtllm") else "vllm"
+    named = "llama-3.1-8b" if method == "draft" else None
+    if target == "trtllm" and method == "draft":
+        with pytest.raises(ExportError, match="separate draft model"):
+            files_of(drafting(engine, method, 2, named), target)
+        return
+    assert files_of(drafting(engine, method, 2, named), target, draft="org/head" if method == "eagle" else None)
+    if method == "eagle":
+        with pytest.raises(ExportError, match="EAGLE head"):
+            files_of(drafting(engine, method), target)
+
+
+def test_prompts_are_cut_over_context_ranks_where_an_engine_says_so() -> None:
+    pools = (pool("prefill", tp=2, cp=4, engine="sglang"), pool("decode", tp=8, engine="sglang"))
+    words = containers(documents(files_of(plan_file(*pools), "lws")))[0]["args"]
+    assert value_of(words, "--attn-cp-size") == "4" and value_of(words, "--cp-strategy") == "zigzag"
+    assert value_of(words, "--tp-size") == "8" and "--enable-prefill-cp" in words

@@ -10,6 +10,7 @@ import pytest
 
 from planner.api import Catalogs, search
 from planner.job.parse import parse_job
+from planner.job.speculating import Speculating
 from planner.plan import ModeRow, PlanFile, to_json
 from planner.report.explain import explain_plan
 from planner.report.html import html_report
@@ -111,10 +112,17 @@ def test_modes_that_tie_are_said_to_tie_and_nothing_decides_where_nothing_differ
 
 def test_every_word_that_is_explained_is_an_operator_of_some_model() -> None:
     operators: set[str] = set()
-    for model, layout in (("qwen/qwen3-next-80b-a3b", Layout(2)), ("deepseek-ai/DeepSeek-V3", Layout(1, 8, 2, 8))):
+    cases = (
+        ("qwen/qwen3-next-80b-a3b", Layout(2)), ("deepseek-ai/DeepSeek-V3", Layout(1, 8, 2, 8)),
+        ("llama-3.1-8b", Layout(cp=2)),
+    )  # fmt: skip
+    for model, layout in cases:
         replica = Catalogs().replica(model, "h200-sxm", "fp8", "bf16", "vllm")
-        for spent in time_by_operator(replica, layout, 16.0, Lengths(1000.0, 100.0)).values():
-            operators |= {name for name, ms in spent.items() if ms > 0}
+        drafting = Catalogs().drafting(Speculating(method="ngram", tokens=1))
+        assert drafting is not None
+        for kind in (replica, *drafting.replicas(replica)):
+            for spent in time_by_operator(kind, layout, 16.0, Lengths(1000.0, 100.0)).values():
+                operators |= {name for name, ms in spent.items() if ms > 0}
     assert set(GLOSSARY) <= operators
 
 

@@ -1,0 +1,48 @@
+"""How each engine is told to overlap the messages of experts and to keep redundant ones."""
+
+from __future__ import annotations
+
+import json
+
+from planner.errors import ExportError
+from planner.export.deployment import Group
+from planner.export.flags import Flag
+
+
+def copies(group: Group) -> int:
+    """Redundant experts over all expert-parallel ranks, which is how engines count them."""
+    if group.tuning is None or group.ep == 1:
+        return 0
+    return (group.tuning.redundant_experts or 0) * group.ep
+
+
+def halved(group: Group) -> bool:
+    """Whether iterations run as two overlapping halves; only attention data parallelism has messages to hide."""
+    return bool(group.tuning is not None and group.tuning.two_batch_overlap and group.attention_dp > 1)
+
+
+def vllm_overlap(group: Group) -> list[Flag]:
+    """Dual batch overlap and the expert load balancer of vLLM."""
+    flags = [Flag("--enable-dbo")] if halved(group) else []
+    if copies(group):
+        config = json.dumps({"num_redundant_experts": copies(group)}, separators=(",", ":"))
+        flags += [Flag("--enable-eplb"), Flag("--eplb-config", config)]
+    return flags
+
+
+def sglang_overlap(group: Group) -> list[Flag]:
+    """Two-batch overlap and the expert load balancer of SGLang."""
+    flags = [Flag("--enable-two-batch-overlap")] if halved(group) else []
+    if copies(group):
+        flags += [Flag("--enable-eplb"), Flag("--ep-num-redundant-experts", copies(group))]
+    return flags
+
+
+def refuse_overlap(group: Group, engine: str) -> None:
+    """Raise ExportError where a plan counts on either and the pinned tables of an engine have no option for it."""
+    asked = [name for name, on in (("two-batch overlap", halved(group)), ("redundant experts", copies(group))) if on]
+    if asked:
+        raise ExportError(
+            f"{engine} cannot be told {group.name}'s {' and '.join(asked)}: no option in the tables that we pinned",
+            hint="export to vllm or sglang, or search again without",
+        )

@@ -1,0 +1,57 @@
+"""Overlap and balance of experts through the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cli_cases import refused, strict_json
+
+Command = Callable[..., Any]
+MODEL = "Qwen/Qwen3-30B-A3B"
+
+
+def test_a_plan_records_what_it_counts_on_and_export_asks_for_it(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    ran = command(
+        "search", MODEL, "--fleet", "h100-sxm:8", "--isl", "2000", "--osl", "200", "--tpot", "50ms", "--no-simulate",
+        "--two-batch-overlap", "--redundant-experts", "2", "--tp-overlap", "50%", "--top", "200", "--out", path,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    plans = json.loads(path.read_text())["plans"]
+    wanted = {
+        "communication_overlap": 0.5, "two_batch_overlap": True, "redundant_experts": 2, "expert_imbalance": None,
+    }  # fmt: skip
+    assert all(plan["pools"][0]["tuning"] == wanted for plan in plans)
+    wide = next(
+        p["rank"] for p in plans
+        if p["pools"][0]["layout"]["ep"] == 8 and p["pools"][0]["layout"]["attention_dp"] == 8
+    )  # fmt: skip
+    assert "two batch overlap True" in command("explain", path, "--plan", wide).out
+    out = tmp_path / "files"
+    exported = command("export", path, "--plan", wide, "--to", "vllm", "--out", out)
+    assert exported.code == 0 and "hide 50%" in exported.err
+    script = (out / "worker.sh").read_text()
+    assert "--enable-dbo" in script and '"num_redundant_experts":16' in script  # two on each of eight ranks
+    refused(command("export", path, "--plan", wide, "--to", "trtllm", "--out", tmp_path / "x"), "two-batch", code=3)
+
+
+def test_an_estimate_takes_the_same_options(command: Command) -> None:
+    one = (
+        "estimate", MODEL, "--gpu", "h100-sxm", "--attention-dp", "8", "--ep", "8", "--isl", "2000", "--osl", "200",
+        "--concurrency", "2048", "-o", "json",
+    )  # fmt: skip
+    plain = strict_json(command(*one).out)
+    assert strict_json(command(*one, "--two-batch-overlap").out)["tpot_ms"] < plain["tpot_ms"]
+    assert strict_json(command(*one, "--expert-imbalance", "3").out)["tpot_ms"] > plain["tpot_ms"]
+    copies = strict_json(command(*one, "--redundant-experts", "4").out)
+    assert copies["memory"]["weights_gib"] > plain["memory"]["weights_gib"]
+
+
+def test_shares_and_counts_that_are_none_are_refused(command: Command) -> None:
+    search = ("search", MODEL, "--fleet", "h100-sxm:8", "--isl", "2000", "--osl", "200")
+    refused(command(*search, "--tp-overlap", "120%"), "--tp-overlap")
+    refused(command(*search, "--redundant-experts", "99"), "--redundant-experts")
+    refused(command(*search, "--expert-imbalance", "0.5"), "--expert-imbalance")
