@@ -125,8 +125,8 @@ class Catalogs:
     ) -> Replica:
         """Build the replica of catalog names; an empty ``kv`` is what the engine does by default."""
         accelerator = self.hardware.accelerator(gpu)
-        profile = load_engine(engine or "vllm", self.folders, version=version, date=date)
-        profile = profile.on(accelerator.vendor).tuned(tuning or Tuning())
+        profile = load_engine(engine or "vllm", self.folders, version=version, date=date).tuned(tuning or Tuning())
+        profile = profile.on(accelerator.vendor)
         weights = _WEIGHT_NAMES.get(weights, weights)
         known = self.model(model)
         kv = _KV_NAMES.get(kv, kv) or kv_default(known, weights, profile, accelerator)

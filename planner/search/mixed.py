@@ -104,9 +104,9 @@ def one_copy(candidate: Candidate) -> Candidate:
 def template_name(candidate: Candidate) -> str:
     """Name of a kind of unit: GPU, split and precisions of a replica, or both pools of a pod."""
     replica = candidate.replica
-    drafts = "" if replica.speculation is None else f" {replica.speculation}"
     if candidate.mode == "pd":
         return pod_name(candidate)
+    drafts = "" if replica.speculation is None else f" {replica.speculation}"
     return f"{replica.accelerator.id} {candidate.layout} {replica.weights} kv {replica.kv}{drafts}"
 
 

@@ -307,16 +307,16 @@ class _Pass:
         if a.compressed is not None and a.compressed.index_dim:
             self._indexer(a.compressed.index_heads, a.compressed.index_dim, a.compressed.ratio, times)
 
+    def _prefill_math(self) -> str:
+        """Math of a prompt's attention: 8 bit where the engine computes in the type of an 8-bit cache."""
+        narrow = self.replica.engine.cache_math and self.replica.kv_bytes < ACTIVATION_BYTES
+        return "fp8" if narrow else "bf16"
+
     def _checking(self, a: Attention | LatentAttention) -> tuple[Array, float]:
         """Sequences and queries of each that the decode kernel sees: the tokens of a draft share one read of the cache,
         but not where every query chooses its own part of it."""
         chooses = a.indexer is not None or (isinstance(a, Attention) and a.compressed is not None)
         return (self.decoded, 1.0) if chooses else (self.decodes, self.width)
-
-    def _prefill_math(self) -> str:
-        """Math of a prompt's attention: 8 bit where the engine computes in the type of an 8-bit cache."""
-        narrow = self.replica.engine.cache_math and self.replica.kv_bytes < ACTIVATION_BYTES
-        return "fp8" if narrow else "bf16"
 
     def _prefill_window(self, a: Attention) -> float | Array | None:
         """Keys that a prompt token attends: all, a window, or what a selector leaves of the mean context."""
