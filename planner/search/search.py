@@ -113,6 +113,9 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     batch, most = best_batches(family, job.slo, outcome.rejections)
     per_fleet = np.array([gpus // layout.gpus for layout in family.layouts])
     usable = np.isfinite(most) & (per_fleet > 0)
+    each = np.where(usable, most, 0.0) / [layout.gpus for layout in family.layouts]
+    gpu = supply.accelerator.id
+    outcome.per_gpu[gpu] = max(outcome.per_gpu.get(gpu, 0.0), float(each.max()))
     # The fewest GPUs that serve at all are those of one replica; every other objective uses the fleet.
     replicas = np.minimum(per_fleet, 1) if objective_of(job) == "gpus" else per_fleet
     if job.workload.rate is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -100,6 +101,7 @@ class Simulator:
     exact : one iteration at a time, the reference that tests compare with.
     progress : called with (finished, submitted, simulated seconds) now and then; the simulation never prints.
     max_requests : stop taking arrivals after so many; None takes all.
+    timeline : whether to record the state over time; statistics of requests do not need it.
     """
 
     def __init__(
@@ -110,10 +112,11 @@ class Simulator:
         exact: bool = False,
         progress: Callable[[int, int, float], None] | None = None,
         max_requests: int | None = None,
+        timeline: bool = True,
     ) -> None:
         self.deployment = deployment
         self.stream = stream
-        self.run_state = Run(Records(), TimeHistogram(), Timeline())
+        self.run_state = Run(Records(), TimeHistogram(), Timeline() if timeline else Timeline(math.inf))
         pools = [pool for pool in (deployment.prefill, deployment.serve) if pool is not None]
         self.sides = [Side(pool, i, self.run_state, exact) for i, pool in enumerate(pools)]
         self.run_state.pools = self.sides
@@ -293,6 +296,9 @@ def simulate(
     exact: bool = False,
     progress: Callable[[int, int, float], None] | None = None,
     max_requests: int | None = None,
+    timeline: bool = True,
 ) -> Run:
     """Run ``stream`` through ``deployment``; see Simulator for the options."""
-    return Simulator(deployment, stream, exact=exact, progress=progress, max_requests=max_requests).run()
+    return Simulator(
+        deployment, stream, exact=exact, progress=progress, max_requests=max_requests, timeline=timeline
+    ).run()
