@@ -64,7 +64,7 @@ def check(candidate: Candidate, job: Job) -> Checked:
 def _run(candidate: Candidate, job: Job) -> Checked:
     replicas, ranks = simulated_part(candidate)
     share = replicas * ranks / (candidate.instances * candidate.ranks)
-    run = simulate(_deployed(candidate, job, replicas, ranks), _stream(candidate, job, share), timeline=False)
+    run = simulate(_deployed(candidate, job, replicas, ranks), _stream(candidate, job, share), details=False)
     target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
     summary = summarize(run, target, warm_up=_WARM_UP)
     return Checked(candidate, summary, 1.0 / share, _problem(summary, job))
