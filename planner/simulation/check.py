@@ -11,10 +11,9 @@ from planner.plan import Performance, Verdict, latency_ms, significant
 from planner.search.candidates import lengths_of
 from planner.search.ranking import Candidate, Outcome, RankKey, rank_key
 from planner.search.rerate import at_rate
-from planner.search.split_metrics import split_workers
 from planner.serving.latency import STATISTICS
 from planner.serving.lengths import Lengths
-from planner.simulation.deploy import Served, deployment, split_deployment, split_model
+from planner.simulation.deploy import Served, deployment
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import simulate
@@ -76,6 +75,9 @@ def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Depl
     decode = Served(candidate.replica, candidate.layout, replicas, lengths, candidate.per_replica.together)
     if candidate.mode == "aggregated":
         return deployment(decode, tpot)
+    from planner.search.split_metrics import split_workers
+    from planner.simulation.deploy_split import split_deployment, split_model
+
     if candidate.mode == "af":
         decode = replace(split_model(split_workers(candidate), lengths), replicas=replicas)
     decode = replace(decode, ranks=ranks)
