@@ -61,8 +61,8 @@ class Replica:
     kv : KV cache precision, a key of ``KV_BYTES``.
     speculation : how it drafts tokens, None for one token per iteration.
     embeds, samples : whether it holds the embedding and the head; stages of a pipeline may not.
-    stages : pipeline stages on different GPU types (serving/stages.py); empty where all stages are alike. ``accelerator``
-        is then that of the first one.
+    stages : pipeline stages on different GPU types, see serving/stages.py; ``accelerator`` is then that of the first
+        one. Empty where all stages are alike.
     """
 
     model: Model
