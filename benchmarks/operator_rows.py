@@ -144,8 +144,10 @@ def load_rows(kind: str) -> dict[str, Rows]:
 
 
 def _adjust(counts: np.ndarray, change: int, limit: float) -> None:
-    """Spread ``change`` tokens over the ranks of counts[ranks, experts] in turn: each step raises the emptiest expert of
-    a rank, or lowers the fullest."""
+    """Spread ``change`` tokens over the ranks of counts[ranks, experts] in turn.
+
+    Each step raises the emptiest expert of a rank, or lowers the fullest.
+    """
     ranks, local = counts.shape
     step = 1 if change > 0 else -1
     every, first = divmod(abs(change), ranks)

@@ -18,7 +18,8 @@ from planner.cost.efficiency import load_efficiency  # noqa: E402
 BANDS = {
     "gemm.bf16": 10.1, "gemm.fp8": 7.6, "gemm.fp8_block": 11.0, "gemm.fp4": 15.3, "prefill": 12.8,
     "decode": 11.8, "latent_prefill": 8.7, "latent_decode": 12.4, "moe.bf16": 17.6, "moe.fp8": 15.9,
-    "moe.fp8_block": 12.7, "moe.fp4": 16.2, "moe.fp4_latency": 17.9, "moe.fp8_w4": 21.5, "collective": 11.2, "custom": 10.3,
+    "moe.fp8_block": 12.7, "moe.fp4": 16.2, "moe.fp4_latency": 17.9, "moe.fp8_w4": 21.5,
+    "collective": 11.2, "custom": 10.3,
 }  # fmt: skip
 
 
