@@ -193,7 +193,8 @@ class Candidate:
 @dataclass(slots=True)
 class Outcome:
     """Everything a search found. ``points`` counts evaluated operating points, ``candidates`` layouts x
-    precisions x types. ``exhaustive``: every candidate was evaluated, so the best one is optimal.
+    precisions x types. ``exhaustive``: every candidate was evaluated, so the best one is optimal. ``per_gpu``: the most
+    requests/s of a GPU of each type in any aggregated layout under Poisson arrivals, whether the fleet holds it or not.
     """
 
     ranked: list[Candidate] = field(default_factory=list)
@@ -204,9 +205,13 @@ class Outcome:
     fleet: int = 0
     objective: Objective = "throughput"
     exhaustive: bool = True
+    per_gpu: dict[str, float] = field(default_factory=dict)
 
 
-def rank_key(objective: Objective, percentile: str) -> Callable[[Candidate], tuple[object, ...]]:
+RankKey = Callable[[Candidate], tuple[object, ...]]
+
+
+def rank_key(objective: Objective, percentile: str) -> RankKey:
     """Sort key, best first. Ties: more output, fewer GPUs, lower TPOT, then the name."""
 
     def key(c: Candidate) -> tuple[object, ...]:
