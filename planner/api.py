@@ -331,7 +331,12 @@ def compare(
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:
-    """Build the replica that a saved pool describes."""
+    """Build the replica that a saved pool describes. Raises InputError for stages on unlike GPUs."""
+    if pool.stages:
+        raise InputError(
+            f"a pipeline over {pool.gpu} can be neither replayed nor explained by operator yet",
+            hint="planner compare shows its stages and what it carries",
+        )
     replica = catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine, tuning=pool.tuning)
     how = pool.speculation
     if how is None:

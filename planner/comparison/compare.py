@@ -13,6 +13,7 @@ from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest
 from planner.job.job import Job
 from planner.mixed_plan import mixture_plan
+from planner.search.cross_type import MOST_GPUS
 from planner.search.mixed import Menu, build_menu, with_corners
 from planner.search.mixture import Goal, MixtureResult
 from planner.search.pods import POD_GPUS
@@ -55,7 +56,10 @@ def compare(
     union = union_of(fleets)
     job, scale = asked.job, 1.0 if asked.job.workload.rate is not None else None
     goals, warnings = _goals(union, asked)
-    menu = build_menu(model, engine, largest(union.supplies), job, asked.classes, progress, job.modes)
+    menu = build_menu(
+        model, engine, largest(union.supplies), job, asked.classes, progress, job.modes,
+        cross_type=union.counts if asked.cross_type else None,
+    )  # fmt: skip
     solver = Solver(menu, asked, goals)
     entries, results, alone_entries = [], [], []
     for fleet in [*fleets, *([union] if len(fleets) > 1 else [])]:
@@ -84,10 +88,13 @@ def compare(
 def _scope(menu: Menu) -> str:
     """Among what the proofs hold."""
     pods = len(kinds(menu, "pd"))
-    text = f"Proofs hold among {len(menu.templates) - pods} kinds of aggregated replicas"
+    stages = len(menu.pipelines)
+    parts = [f"{len(menu.templates) - pods - stages} kinds of aggregated replicas"]
+    if stages:
+        parts.append(f"{stages} pipelines over two GPU types (at most {MOST_GPUS} of each)")
     if pods:
-        text += f" and {pods} kinds of pods; a pod is a prefill and a decode pool of at most {POD_GPUS} GPUs a type"
-    return text + "."
+        parts.append(f"{pods} kinds of pods; a pod is a prefill and a decode pool of at most {POD_GPUS} GPUs a type")
+    return f"Proofs hold among {' and '.join(parts)}."
 
 
 def _goals(union: FleetOffer, asked: ComparisonRequest) -> tuple[tuple[Goal, ...], tuple[str, ...]]:
@@ -124,7 +131,7 @@ def _bucketing(
     bounds = []
     for corner in ("low", "high"):
         classes = with_corners(asked.classes, corner)
-        menu = build_menu(model, engine, largest(union.supplies), asked.job, classes, None, asked.job.modes, means.pods)
+        menu = build_menu(model, engine, largest(union.supplies), asked.job, classes, None, asked.job.modes, means)
         offers = tuple(replace(o, available=None) for o in union.offers)
         result = Solver(menu, asked, (Goal.COST,)).solve(offers, 1.0).result
         bounds.append(None if result.plan is None else result.plan.cost)

@@ -80,7 +80,7 @@ def _row(entry: Entry, percentile: str) -> dict[str, Any]:
     values = (
         entry.fleet,
         " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
-        ", ".join(f"{pool_text(p)} {p.weights} on {p.gpu}" for p in plan.pools),
+        ", ".join(f"{pool_text(p)} {p.weights}" + ("" if p.stages else f" on {p.gpu}") for p in plan.pools),
         _tidy(perf.output_tok_s),
         _tidy(perf.request_rate),
         _tidy(latency(perf, "ttft_ms", percentile)),
