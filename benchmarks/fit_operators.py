@@ -78,6 +78,7 @@ OPERATORS = (
     Operator("moe.fp8_block", ("moe", "fp8_block"), MOE, USUAL, 18),
     Operator("moe.fp4", ("moe", "fp4"), MOE, USUAL, 18),
     Operator("moe.fp4_latency", ("moe", "fp4_latency"), MOE, USUAL, 18),
+    Operator("moe.fp8_w4", ("moe", "fp8_w4"), MOE, USUAL, 18),
     Operator("collective", ("collective",), NCCL, ("start", "hop"), 12, HBM),
     Operator("custom", ("collective",), CUSTOM, ("custom_start",), 17, HBM),
 )

@@ -27,7 +27,7 @@ from planner.cost.collective import (
 from planner.cost.efficiency import Efficiency
 from planner.cost.elementwise import elementwise_seconds
 from planner.cost.gemm import gemm_seconds
-from planner.cost.moe import LATENCY_KERNEL, experts_seconds
+from planner.cost.moe import LATENCY_KERNEL, NARROW, experts_seconds
 
 OPS = Path(__file__).resolve().parents[2] / "shared" / "measured" / "ops"
 CATALOG_ID = {
@@ -51,7 +51,10 @@ MOE_TYPE = {
     "moe.fp8_block": "fp8_block",
     "moe.fp4": "nvfp4",
     "moe.fp4_latency": "nvfp4",
+    "moe.fp8_w4": "w4a8_mxfp4_mxfp8",
 }
+MX_BYTES = 0.5 + 1 / 32
+"""mxfp4: one 8-bit scale for 32 weights."""
 # trtllm-gen's minimum-latency kernel has constants of its own; engines take the faster one for each shape.
 LATENCY_KERNELS = ("moe_torch_flow_min_latency",)
 
@@ -222,7 +225,8 @@ def _moe(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
     kernel = "latency" if math.endswith(LATENCY_KERNEL) else "grouped"
     return experts_seconds(
         rows["tokens"], rows["hidden"], rows["inter"], rows["num_experts"], rows["topk"], ep=rows["ep"],
-        tp=rows["tp"], gated=bool(rows["gated"][0]), math=math.removesuffix(LATENCY_KERNEL),
+        tp=rows["tp"], gated=bool(rows["gated"][0]), math=math.removesuffix(LATENCY_KERNEL).removesuffix(NARROW),
+        weight_bytes=MX_BYTES if math.endswith(NARROW) else None,
         rows=rows["rows"], active=rows["active"], kernel=kernel, accelerator=accelerator(gpu),
         efficiency=efficiency, cache_hot=True,
     )  # fmt: skip

@@ -26,6 +26,11 @@ LATENCY_KERNEL = "_latency"
 """Suffix of the constants of a kernel made for few rows per expert (trtllm-gen)."""
 
 
+NARROW = "_w4"
+"""Suffix of the constants of products that read 4-bit weights beside 8-bit inputs without widening them."""
+_NARROW_BYTES = 0.75
+
+
 EVEN = np.inf
 """Evenness of uniform routing: every expert is equally popular."""
 
@@ -113,10 +118,17 @@ def loaded_rank(
     return most_rows, np.minimum(np.minimum(most_busy, local), np.maximum(most_rows, busy))
 
 
-def moe_constants(math: str, accelerator: Accelerator, efficiency: Efficiency) -> MoeConstants:
-    """Constants of the math type in which the experts really run."""
+def moe_constants(math: str, stored: float, accelerator: Accelerator, efficiency: Efficiency) -> MoeConstants:
+    """Constants of the math type in which the experts really run; ``stored`` bytes per weight.
+
+    Matrix units with 4-bit operands also multiply 8-bit inputs by 4-bit weights (block-scaled mixed products of
+    Blackwell and CDNA 4): nothing is widened, and engines run a kernel made for it. Elsewhere it is 8-bit math whose
+    weights are widened first.
+    """
     effective = effective_math(math, accelerator)
     table = efficiency.moe
+    if math == "fp8" and stored < _NARROW_BYTES and "fp4" in accelerator.flops:
+        return table[math + NARROW]
     return table.get(effective) or table[{"int8": "fp8", "fp8_block": "fp8"}.get(effective, "bf16")]
 
 
@@ -185,7 +197,7 @@ def experts_seconds(
     effective = effective_math(math, accelerator)
     cached = efficiency.cache.experts if cache_hot else 0.0
     best: Array | None = None
-    for constants in _kernels(math, kernel, accelerator, efficiency):
+    for constants in _kernels(math, stored, kernel, accelerator, efficiency):
         compute, traffic = _products(load, busy, h, w, matrices, stored, effective, constants, accelerator)
         memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
         total = smooth_maximum(compute, memory, constants.overlap)
@@ -196,9 +208,11 @@ def experts_seconds(
     return np.where(t > 0, array(0.0) if best is None else best, 0.0)
 
 
-def _kernels(math: str, kernel: str, accelerator: Accelerator, efficiency: Efficiency) -> list[MoeConstants]:
+def _kernels(
+    math: str, stored: float, kernel: str, accelerator: Accelerator, efficiency: Efficiency
+) -> list[MoeConstants]:
     """Constants of the kernels that may run."""
-    grouped = moe_constants(math, accelerator, efficiency)
+    grouped = moe_constants(math, stored, accelerator, efficiency)
     latency = efficiency.moe.get(effective_math(math, accelerator) + LATENCY_KERNEL)
     if latency is None or kernel == "grouped":
         return [grouped]

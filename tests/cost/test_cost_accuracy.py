@@ -18,7 +18,7 @@ from planner.cost.efficiency import load_efficiency  # noqa: E402
 BANDS = {
     "gemm.bf16": 10.1, "gemm.fp8": 7.6, "gemm.fp8_block": 11.0, "gemm.fp4": 15.3, "prefill": 12.8,
     "decode": 15.7, "latent_prefill": 8.7, "latent_decode": 12.4, "moe.bf16": 18.3, "moe.fp8": 16.4,
-    "moe.fp8_block": 14.0, "moe.fp4": 17.1, "collective": 11.2, "custom": 10.3,
+    "moe.fp8_block": 14.0, "moe.fp4": 17.1, "moe.fp8_w4": 20.6, "collective": 11.2, "custom": 10.3,
 }  # fmt: skip
 
 

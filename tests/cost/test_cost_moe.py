@@ -1,16 +1,19 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from cost_device import DEVICE, EFFICIENCY, MATH, UPGRADES, faster, not_above, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.catalog.load import load_hardware
+from planner.cost.efficiency import load_efficiency
 from planner.cost.moe import active_experts, experts_seconds, largest_of, loaded_rank
 
 
 def block(tokens, hidden=4096, width=1536, *, ep=1, tp=1, math="bf16", device=DEVICE, **more):
-    return experts_seconds(
-        tokens, hidden, width, 128, 8, ep=ep, tp=tp, math=math, accelerator=device, efficiency=EFFICIENCY, **more
-    )
+    more.setdefault("efficiency", EFFICIENCY)
+    return experts_seconds(tokens, hidden, width, 128, 8, ep=ep, tp=tp, math=math, accelerator=device, **more)
 
 
 def test_one_token_reaches_top_k_experts_and_many_reach_all():
@@ -86,3 +89,24 @@ def test_splitting_experts_or_their_width_is_faster_and_uneven_routing_slower():
 
 def test_no_tokens_take_no_time():
     assert block(0) == 0.0
+
+
+def test_four_bit_weights_beside_eight_bit_inputs_run_a_kernel_of_their_own_where_units_mix_both():
+    b200 = load_hardware().accelerators["b200-sxm"]
+    mixing = {"device": b200, "efficiency": load_efficiency("blackwell")}
+    widening = {**mixing, "device": dataclasses.replace(b200, flops={"bf16": 2.25e15, "fp8": 4.5e15})}
+    narrow = {"math": "fp8", "weight_bytes": 0.53125}
+    assert block(4, **narrow, **mixing) < block(4, **narrow, **widening)
+    # bytes decide, not the unit alone: 8-bit weights run one kernel on both
+    assert block(4, math="fp8", **mixing) == block(4, math="fp8", **widening)
+    # a family of which nothing was measured has the kernel too
+    pooled = {**mixing, "efficiency": load_efficiency("unheard-of")}
+    assert block(4, **narrow, **pooled) == pytest.approx(block(4, **narrow, **mixing), rel=0.2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes(1 << 18), st.floats(1.0, 4.0))
+def test_mixed_products_never_take_less_time_for_more_tokens(tokens, factor):
+    mixed = dataclasses.replace(DEVICE, flops={**DEVICE.flops, "fp4": 3958e12})
+    options = {"math": "fp8", "weight_bytes": 0.53125, "device": mixed}
+    assert not_above(block(tokens, **options), block(tokens * factor, **options))

@@ -86,7 +86,7 @@ def test_ctrl_c_returns_the_best_plan_with_its_gap(monkeypatch: pytest.MonkeyPat
         return real(model, solver, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(search_module, "solve_linear", pressed)
-    result = solve_mixture(many_classes(1))
+    result = solve_mixture(many_classes(1), SolveOptions("highs"))
     assert result.status == "feasible" and result.plan is not None
     assert result.certificate.stopped_by == "interrupt" and result.certificate.gap
 

@@ -63,6 +63,10 @@ def solve_linear(
         from planner.search.mixture.cbc import solve_with_cbc
 
         return solve_with_cbc(model, limits, hint)
+    if solver == "glop":
+        from planner.search.mixture.relaxation import solve_relaxed
+
+        return solve_relaxed(model, limits)
     from planner.search.mixture.mathopt import solve_with_mathopt
 
     return solve_with_mathopt(model, solver, limits, hint)

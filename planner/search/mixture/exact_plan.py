@@ -48,17 +48,17 @@ def draw_plan(form: Formulation, values: list[float]) -> ExactPlan:
 
 
 def _shares(form: Formulation, values: list[float], rate: Fraction) -> dict[tuple[int, int], Fraction]:
-    raw: dict[tuple[int, int], Fraction] = {}
-    for key, column in form.share.items():
+    raw: dict[int, dict[int, Fraction]] = {}  # by class and pool
+    for (p, w), column in form.share.items():
         value = values[column]
         if form.space.problem.slices is not None:
             value = float(round(value))
         if value > NOISE:
-            raw[key] = exact(value)
+            raw.setdefault(w, {})[p] = exact(value)
     share: dict[tuple[int, int], Fraction] = {}
     for w, request in enumerate(form.space.classes):
-        mine = {p: v for (p, q), v in raw.items() if q == w}
-        share.update({(p, w): v for p, v in _settle(form.space, mine, request.prefilled, rate).items()})
+        settled = _settle(form.space, raw.get(w, {}), request.prefilled, rate)
+        share.update({(p, w): v for p, v in settled.items()})
     return share
 
 

@@ -4,39 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
-from planner.search.mixture.backends import SolverLimits, silent_stdout
+from planner.search.mixture.backends import SolverLimits
 from planner.search.mixture.linear import LinearModel
-from planner.search.mixture.mathopt import MathOptModel, parameters
+from planner.search.mixture.relaxation import Relaxation
 
 _WHOLE = 1e-7
 
 
 class Diver:
-    """The LP relaxation with bounds that move, re-solved warm by GLOP's dual simplex."""
+    """The LP relaxation with bounds that move, until a deadline."""
 
     def __init__(self, source: LinearModel, limits: SolverLimits) -> None:
-        from ortools.math_opt.python import mathopt
-
         self.source = source
-        self.built = MathOptModel(source, relax=True)
-        self.solver = mathopt.IncrementalSolver(self.built.model, mathopt.SolverType.GLOP)
-        self.options: Any = parameters("glop", limits)
+        self.relaxed = Relaxation(source)
         self.deadline = time.monotonic() + limits.seconds
+        self.bound = self.relaxed.bound
 
     def relax(self) -> list[float] | None:
         """Values of the relaxation under the present bounds, or None."""
-        if time.monotonic() > self.deadline:
-            return None
-        with silent_stdout():
-            found = self.built.read(self.solver.solve(params=self.options), "glop")
-        return found.values if found.status == "optimal" else None
-
-    def bound(self, index: int, lower: float, upper: float) -> None:
-        """Set the bounds of a column."""
-        column = self.built.columns[index]
-        column.lower_bound, column.upper_bound = lower, upper
+        rest = self.deadline - time.monotonic()
+        return self.relaxed.values() if rest > 0 and self.relaxed.solve(rest) == "optimal" else None
 
 
 def dive(source: LinearModel, limits: SolverLimits) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""HiGHS, SCIP, CP-SAT and GLOP through OR-Tools' MathOpt."""
+"""HiGHS, SCIP and CP-SAT through OR-Tools' MathOpt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from planner.search.mixture.backends import LinearSolution, SolverLimits, in_thread
 from planner.search.mixture.linear import LinearModel, row_scale
 
-_ENGINES: Final = {"highs": "HIGHS", "scip": "GSCIP", "cp-sat": "CP_SAT", "glop": "GLOP"}
+_ENGINES: Final = {"highs": "HIGHS", "scip": "GSCIP", "cp-sat": "CP_SAT"}
 
 
 def solve_with_mathopt(
@@ -18,7 +18,7 @@ def solve_with_mathopt(
     """Minimise ``model``. Rows are scaled by powers of two, columns by their own scale."""
     from ortools.math_opt.python import mathopt
 
-    built = MathOptModel(model, relax=solver == "glop")
+    built = MathOptModel(model)
     engine = getattr(mathopt.SolverType, _ENGINES[solver])
     extras = mathopt.ModelSolveParameters()
     if hint is not None:
@@ -44,9 +44,8 @@ def parameters(solver: str, limits: SolverLimits, objective_scale: float = 1.0) 
 
     options = mathopt.SolveParameters(time_limit=datetime.timedelta(seconds=max(0.01, limits.seconds)))
     options.random_seed = limits.seed
-    if solver != "glop":
-        options.relative_gap_tolerance = limits.relative_gap
-        options.absolute_gap_tolerance = limits.absolute_gap * objective_scale
+    options.relative_gap_tolerance = limits.relative_gap
+    options.absolute_gap_tolerance = limits.absolute_gap * objective_scale
     if limits.nodes is not None and solver in ("highs", "scip"):
         options.node_limit = limits.nodes
     if solver == "highs":
@@ -66,24 +65,20 @@ def parameters(solver: str, limits: SolverLimits, objective_scale: float = 1.0) 
 class MathOptModel:
     """A LinearModel as MathOpt sees it, and the way back."""
 
-    def __init__(self, source: LinearModel, *, relax: bool) -> None:
+    def __init__(self, source: LinearModel) -> None:
         from ortools.math_opt.python import mathopt
 
         self.source = source
         self.model = mathopt.Model()
         self.columns = [
-            self.model.add_variable(lb=v.lower / v.scale, ub=v.upper / v.scale, is_integer=v.integer and not relax)
+            self.model.add_variable(lb=v.lower / v.scale, ub=v.upper / v.scale, is_integer=v.integer)
             for v in source.variables
         ]
-        self.rows = []
-        self.row_scales = []
         for row in source.rows:
             factor = row_scale(row, source.variables)
             added = self.model.add_linear_constraint(lb=row.lower * factor, ub=row.upper * factor)
             for index, coefficient in row.terms.items():
                 added.set_coefficient(self.columns[index], coefficient * factor * source.variables[index].scale)
-            self.rows.append(added)
-            self.row_scales.append(factor)
         self.scale = 1.0
         self.set_objective(source.objective)
 
@@ -116,8 +111,4 @@ class MathOptModel:
         if result.has_primal_feasible_solution():
             raw = result.variable_values(self.columns)
             values = [value * v.scale for value, v in zip(raw, self.source.variables, strict=True)]
-        duals = None
-        if solver == "glop" and status == "optimal":
-            raw_duals = result.dual_values(self.rows)
-            duals = [d * factor / self.scale for d, factor in zip(raw_duals, self.row_scales, strict=True)]
-        return LinearSolution(status, solver, values, bound, duals)
+        return LinearSolution(status, solver, values, bound)

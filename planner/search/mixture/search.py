@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from planner.errors import InputError, PlannerError
 from planner.search.mixture.backends import SOLVERS, SolverLimits, solve_linear
+from planner.search.mixture.branching import branch, nodes_allowed
 from planner.search.mixture.certificate import (
     BOUND_ERROR,
     PROVED_GAP,
@@ -112,8 +113,10 @@ class Search:
             if start is not None:
                 self._offer(start, "start")
             if self._root() and not self._closed():
-                self._first_plan()
-                self._prove()
+                self._branch()
+                if not self._closed() and self.out.status != "infeasible":
+                    self._first_plan()
+                    self._prove()
         except KeyboardInterrupt:
             self.out.stopped_by = "interrupt"
         out = self.out
@@ -139,6 +142,23 @@ class Search:
             ]
             self._offer(ceiling, "rounding")
         return True
+
+    def _branch(self) -> None:
+        """A tree of our own where whole numbers are few; ``--solver`` asks for another's word."""
+        nodes = nodes_allowed(self.form.model) if self.options.solver == "auto" else 0
+        if not nodes:
+            return
+        value = math.inf if self.out.value is None else float(self.out.value) / self._unit
+        limits = self._limits()
+        limits = replace(limits, seconds=max(0.2, limits.seconds * DIVE_SHARE))
+        found = branch(self.form.model, limits, self.step, min(nodes, self.options.nodes or nodes), value)
+        self.out.solvers.append("branching")
+        if found.infeasible and self.out.plan is None:
+            self._confirm_infeasible("branching")
+            return
+        self._bound(found.bound)
+        if found.values is not None and not self._offer(found.values, "branching"):
+            self._offer(self._polished(found.values), "branching")
 
     def _first_plan(self) -> None:
         limits = self._limits()
@@ -230,8 +250,13 @@ class Search:
         if self.out.value is None or value < self.out.value:
             self.out.plan, self.out.values, self.out.value, self.out.checks = plan, values, value, checks
             self.out.solvers.append(source)
-        said = self.form.model.value(values) * (self.form.rate_unit if self.goal is Goal.THROUGHPUT else 1.0)
+        said = self.form.model.value(values) * self._unit
         return float(value) <= said + 1e-7 * abs(said)
+
+    @property
+    def _unit(self) -> float:
+        """The goal's value that one unit of the model's objective stands for."""
+        return self.form.rate_unit if self.goal is Goal.THROUGHPUT else 1.0
 
     def _caps_hold(self, plan: ExactPlan) -> list[Check]:
         return [
@@ -242,8 +267,7 @@ class Search:
     def _bound(self, bound: float) -> None:
         if math.isnan(bound):
             raise PlannerError("a solver returned no number as its bound")
-        if self.goal is Goal.THROUGHPUT:
-            bound *= self.form.rate_unit
+        bound *= self._unit
         if self.out.value is not None and bound > float(self.out.value) + WRONG * abs(float(self.out.value)):
             return  # a checked plan beats what was "proved": that solver's word counts for nothing
         self.out.bound = max(self.out.bound, lift_bound(bound, self.step))
