@@ -63,6 +63,7 @@ class Engine:
         in ``exchange_start_amd``), "fastest" takes gather and reduce-scatter where that is less.
     cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
     draft_step : host work of one drafting pass of speculative decoding.
+    handover_steps : decode iterations that a request passes in the queues of a decode worker before it runs.
     transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     vendor, recipes : the vendor of the GPUs it runs on (empty: any), and what the recipes published for a vendor
         change; see `on`.
@@ -106,6 +107,7 @@ class Engine:
     exchange_start_amd: Seconds = 0.0
     cache_math: bool = False
     transfer_stages: bool = True
+    handover_steps: float = 0.0
     vendor: str = ""
     receive_interval: float = 1.0
     recipes: tuple[tuple[str, Recipe], ...] = ()
@@ -248,6 +250,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         **recipe._asdict(),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
+        handover_steps=float(data["transfer"]["handover_steps"]),
         transfer_stages=bool(data["transfer"]["stages"]),
         context_exchange=data["context"]["exchange"],
         expert_exchange=data["experts"]["exchange"],

@@ -250,13 +250,14 @@ class _Pass:
     ) -> None:
         for inputs, outputs, part, copies in _fused(linears, self.layouts, kv_heads):
             form = self.replica.formats[part]
+            arrives = quantised and np.all(inputs == float(self.hidden))
             seconds = gemm_seconds(
                 self.tokens,
                 outputs,
                 inputs,
                 math=form.math,
                 weight_bytes=form.bytes_per_weight,
-                quantise_activations=form.math == _BY_BLOCK and not (quantised and np.all(inputs == float(self.hidden))),
+                quantise_activations=form.math == _BY_BLOCK and not arrives,
                 **self.common,
             )
             self._add(name, seconds, times * copies)

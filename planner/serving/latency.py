@@ -48,6 +48,13 @@ def first_token_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Ar
     return np.asarray(engine.offset + engine.decode_steps * tpot * tokens)
 
 
+def handed_over_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Array:
+    """The same where another pool computed the prompt: the request also passes the decode worker's queues, one an
+    iteration.
+    """
+    return np.asarray(first_token_overhead(engine, tpot, tokens) + engine.handover_steps * tpot * tokens)
+
+
 def luck(s: Steps, osl: ArrayLike) -> Array:
     """Deviation of a request's seconds per token because drafts are accepted by chance: L tokens need a number of steps
     whose variance is L*variance/E^3 (renewal theory), so D*sqrt(variance/(E*L)); 0 without speculation."""

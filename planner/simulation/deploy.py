@@ -10,7 +10,7 @@ import numpy as np
 
 from planner.serving.afd import AttentionFfn, Workers, barrier
 from planner.serving.iteration import Work, iteration_seconds
-from planner.serving.latency import first_token_overhead
+from planner.serving.latency import first_token_overhead, handed_over_overhead
 from planner.serving.layout import Array, Layout, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
@@ -122,7 +122,7 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
 
 def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
-    overhead = float(first_token_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
+    overhead = float(handed_over_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
     first = _pool(prefill, tpot, hash_tokens)
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
     steps = step_model(prefill, stages=prefill.layout.pp)
