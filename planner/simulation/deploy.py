@@ -117,18 +117,20 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
     ``tpot`` seconds prices the iterations that pass before a client sees its first token; ``hash_tokens`` tokens per
     hash id of a trace turns the prefix cache on, and routing that looks for it.
     """
-    return Deployment(_pool(served, tpot, hash_tokens))
+    engine = served.replica.engine
+    looks = int(engine.receive_interval) if engine.prefill == "exclusive" else 1
+    return Deployment(_pool(served, tpot, hash_tokens, looks=looks))
 
 
 def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
     overhead = float(handed_over_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
-    first = _pool(prefill, tpot, hash_tokens)
+    first = _pool(prefill, tpot, hash_tokens, looks=1)
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
     steps = step_model(prefill, stages=prefill.layout.pp)
     first = replace(first, steps=steps, stages=1, offset=overhead)
     moved = transfer_by_tokens(prefill, decode)
-    return Deployment(_pool(decode, tpot, None), first, moved, answers_after_transfer=True)
+    return Deployment(_pool(decode, tpot, None, looks=1), first, moved, answers_after_transfer=True)
 
 
 def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float]:
@@ -150,14 +152,17 @@ def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float
     return lambda tokens: float(np.interp(tokens, computed, seconds))
 
 
-def _pool(served: Served, tpot: float, hash_tokens: int | None) -> Pool:
+def _pool(served: Served, tpot: float, hash_tokens: int | None, *, looks: int) -> Pool:
     engine, how = served.replica.engine, served.replica.speculation
+    tokens = served.replica.tokens_per_step
+    overhead = float(first_token_overhead(engine, floats(tpot), tokens))
     settings = EngineSettings(
         policy=Policy(engine.policy),
         token_budget=int(engine.chunk_tokens),
         block_tokens=engine.block_tokens,
         prefix_cache=bool(hash_tokens),
         hash_tokens=hash_tokens or engine.block_tokens,
+        receive_interval=looks,
     )
     return Pool(
         steps=step_model(served),
@@ -166,6 +171,7 @@ def _pool(served: Served, tpot: float, hash_tokens: int | None) -> Pool:
         attention_dp=served.simulated_ranks,
         stages=served.layout.pp,
         routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
-        offset=float(first_token_overhead(engine, floats(tpot), served.replica.tokens_per_step)),
+        offset=overhead,
+        look_wait=min(0.5 * (looks - 1) * tpot * tokens, overhead),
         drafts=None if how is None else Drafts(how.tokens_per_step, how.variance, how.tokens + 1),
     )
