@@ -367,6 +367,10 @@ def compare(
     modes: Annotated[
         str, typer.Option("--modes", help="aggregated, or aggregated,pd for prefill and decode pods as well.")
     ] = "aggregated",
+    cross_type: Annotated[
+        bool,
+        typer.Option("--cross-type-pipelines", help="Also pipelines over two GPU types (seconds more)."),
+    ] = False,
     objective: Annotated[
         str | None, typer.Option("--objective", help="cost, gpus or energy of a rate. Default: cost.")
     ] = None,
@@ -402,6 +406,7 @@ def compare(
         ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv, engine=engine,
         headroom=headroom, spare=spare, budget=budget, spot_share=spot_share, solver=solver, time_limit=time_limit,
         power=power, region_floor=region_floor or (), objective=objective, modes=modes,
+        cross_type=cross_type,
     )  # fmt: skip
     with _progress() as progress:
         found = run(asked, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress)

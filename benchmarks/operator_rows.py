@@ -143,31 +143,79 @@ def load_rows(kind: str) -> dict[str, Rows]:
     return result
 
 
-def _draw(tokens: float, top_k: float, experts: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
-    """Tokens per expert as aiconfigurator's collector draws them: a truncated power law, 12 draws."""
+def _adjust(counts: np.ndarray, change: int, limit: float) -> None:
+    """Spread ``change`` tokens over the ranks of counts[ranks, experts] in turn.
+
+    Each step raises the emptiest expert of a rank, or lowers the fullest.
+    """
+    ranks, local = counts.shape
+    step = 1 if change > 0 else -1
+    every, first = divmod(abs(change), ranks)
+    if every > 4 * local:  # many: level them
+        part = every if step > 0 else min(every, counts.sum() / ranks)
+        counts += step * np.floor(part / local)
+        np.clip(counts, 0, limit, out=counts)
+        every = 0
+    for turn in range(every + (first > 0)):
+        chosen = np.arange(ranks if turn < every else first)
+        expert = counts[chosen].argmin(1) if step > 0 else counts[chosen].argmax(1)
+        moved = counts[chosen, expert] + step
+        counts[chosen, expert] = np.clip(moved, 0, limit)
+
+
+def _draw(tokens: float, top_k: float, experts: int, ep: int, alpha: float, version: str, seed: int) -> np.ndarray:
+    """Tokens per rank and expert as aiconfigurator's collector draws them: a truncated power law, rounded; 12 draws.
+
+    Rounding leaves most tokens of a small batch unplaced (two thirds of the experts round to none). The collector of
+    TensorRT-LLM 1.0 hands them to the fullest experts and then in order of their index, so that they meet on one rank;
+    later ones deal them out rank by rank.
+    """
     low, high = (1.0, tokens * 0.8) if tokens * top_k > experts else (0.01, 2.0)
     high = max(high, low * 1.01)
     power = 1.0 - alpha
+    rng = np.random.default_rng(seed)
     x = ((high**power - low**power) * rng.random((12, experts)) + low**power) ** (1.0 / power)
-    return np.round(np.minimum(x / x.sum(1, keepdims=True) * tokens * top_k, tokens))
+    target = int(tokens * top_k)
+    drawn = np.round(x / x.sum(1, keepdims=True) * target)
+    if version == "1.0.0":
+        for counts in drawn:
+            missing = int(target - counts.sum())
+            order = np.argsort(-counts, kind="stable")
+            if missing > 0:
+                counts += missing // experts
+                counts[order[: missing % experts]] += 1
+            else:
+                held = [e for e in order[::-1][:-missing] if counts[e] > 0] if missing else []
+                counts[held] -= 1
+                counts[order[0]] -= -missing - len(held)
+        return np.minimum(drawn, tokens).reshape(12, ep, -1)
+    ranks = drawn.reshape(12, ep, -1)
+    for counts in ranks:
+        over = int(np.maximum(counts - tokens, 0).sum())
+        np.minimum(counts, tokens, out=counts)
+        _adjust(counts, over, tokens)
+        _adjust(counts, int(target - counts.sum()), tokens)
+    return ranks
 
 
-@lru_cache(maxsize=8192)
-def _loaded_rank(tokens: float, top_k: float, experts: float, ep: float, distribution: str) -> tuple[float, float]:
+@lru_cache(maxsize=16384)
+def _loaded_rank(
+    tokens: float, top_k: float, experts: float, ep: float, distribution: str, framework: str
+) -> tuple[float, float]:
     local = int(experts // ep)
     if distribution == "balanced":
         rows = tokens * top_k / ep
         return rows, max(1.0, min(local, rows))
     seed = int(tokens * 31 + top_k * 7 + experts * 3 + ep)
-    counts = _draw(tokens, top_k, int(experts), float(distribution.split("_")[-1]), np.random.default_rng(seed))
-    ranks = counts.reshape(len(counts), int(ep), local)
-    worst = ranks[np.arange(len(counts)), ranks.sum(2).argmax(1)]
+    alpha = float(distribution.split("_")[-1])
+    ranks = _draw(tokens, top_k, int(experts), int(ep), alpha, framework.split("-")[-1], seed)
+    worst = ranks[np.arange(len(ranks)), ranks.sum(2).argmax(1)]
     return max(float(worst.sum(1).mean()), 0.5), max(float((worst > 0).sum(1).mean()), 0.5)
 
 
 def routed(columns: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rows and active experts of the most loaded rank, from the distribution that the source names."""
-    names = ("tokens", "topk", "num_experts", "ep", "distribution")
+    names = ("tokens", "topk", "num_experts", "ep", "distribution", "framework")
     pairs = [_loaded_rank(*key) for key in zip(*(columns[name].tolist() for name in names), strict=True)]
     found = np.array(pairs)
     return found[:, 0], found[:, 1]
@@ -204,6 +252,7 @@ def _decode(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
         rows["batch"], rows["seq"], rows["n_heads"], rows["n_kv_heads"], dim, dim, window=window,
         kv_bytes=KV_BYTES[rows["kv_dtype"][0]], accelerator=accelerator(gpu), efficiency=efficiency, cache_hot=True,
         widest_group=32.0 if "trtllm" in str(rows["framework"][0]) else None,
+        flash2="vllm" in str(rows["framework"][0]) and accelerator(gpu).family == "ampere",
     )  # fmt: skip
 
 

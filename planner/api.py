@@ -1,4 +1,8 @@
-"""The public Python API: what ``import planner`` offers and what the command line calls."""
+"""The public Python API: what ``import planner`` offers and what the command line calls.
+
+Only what a search needs is imported at the top. The optimiser of mixtures, comparisons and replays are imported by the
+functions that use them: reading their modules takes as long as a small search.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.architecture.catalog import load_model
 from planner.architecture.distill import distill
@@ -13,35 +18,34 @@ from planner.architecture.model import Model
 from planner.architecture.precision import PRECISIONS
 from planner.catalog.hardware import Accelerator
 from planner.catalog.load import HardwareCatalog, load_hardware
-from planner.comparison import Comparison, FleetOffer, merged
-from planner.comparison import compare as compare_fleets
 from planner.cost.efficiency import load_efficiency
 from planner.errors import InputError, NoPlanError, UnknownNameError
-from planner.job.comparing import ComparisonRequest
 from planner.job.fleet import Fleet
-from planner.job.fleets import FleetSpec
 from planner.job.job import Job
-from planner.job.points import Point
 from planner.job.speculating import Speculating
-from planner.job.traffic import Traffic
 from planner.job.tuning import Tuning
 from planner.plan import Plan, PlanFile, Pool, plan_file, sha256, significant
-from planner.search.mixed import UNPRICED
-from planner.search.mixture import Offer
 from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
 from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine, load_engine
-from planner.serving.estimate import estimate_points
-from planner.serving.estimated import Estimate
 from planner.serving.precision import kv_default
 from planner.serving.profile import Profile
 from planner.serving.replica import KV_BYTES, Replica
 from planner.serving.speculation import LENGTHS
 from planner.simulation.check import PROBLEM, recheck
-from planner.simulation.replay import Replayed, replay
 from planner.unequal import unequal_plan
+
+if TYPE_CHECKING:
+    from planner.comparison import Comparison, FleetOffer
+    from planner.job.comparing import ComparisonRequest
+    from planner.job.fleets import FleetSpec
+    from planner.job.points import Point
+    from planner.job.traffic import Traffic
+    from planner.search.mixture import Offer
+    from planner.serving.estimated import Estimate
+    from planner.simulation.replay import Replayed
 
 _WEIGHT_NAMES = {"": "bf16", "fp16": "bf16", "mxfp4": "fp4"}
 _KV_NAMES = {"fp16": "bf16"}
@@ -85,6 +89,10 @@ class Catalogs:
 
     def fleet_offer(self, fleet: FleetSpec) -> FleetOffer:
         """Resolve the names and prices of a fleet. Raises UnknownNameError."""
+        from planner.comparison import FleetOffer, merged
+        from planner.search.mixed import UNPRICED
+        from planner.search.mixture import Offer
+
         supplies: dict[str, Supply] = {}
         offers: list[Offer] = []
         unpriced: set[str] = set()
@@ -245,6 +253,8 @@ def no_plan(rows: list[tuple[str, int, str]]) -> NoPlanError:
 
 def estimate(points: Sequence[Point], *, catalogs: Catalogs | None = None) -> list[Estimate]:
     """Predict fixed configurations, one result per point in order; what cannot be predicted says why."""
+    from planner.serving.estimate import estimate_points
+
     known = catalogs or Catalogs()
     found = estimate_points(points, lambda p: replica_of_point(p, known))
     for index, point in enumerate(points):
@@ -255,6 +265,8 @@ def estimate(points: Sequence[Point], *, catalogs: Catalogs | None = None) -> li
 
 def best_length(point: Point, catalogs: Catalogs) -> tuple[int, Estimate]:
     """The draft length that gives a configuration the most output, 0 included, and what it predicts."""
+    from planner.serving.estimate import estimate_points
+
     assert point.speculate is not None
     lengths = (0, *LENGTHS)
     tried = [replace(point, speculate=point.speculate.model_copy(update={"tokens": n})) for n in lengths]
@@ -291,6 +303,9 @@ def simulate(
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Replayed:
     """Replay a workload on the plan of a rank. Raises InputError."""
+    from planner.job.traffic import Traffic
+    from planner.simulation.replay import replay
+
     plan, job = found.plan(rank), Job.model_validate(found.job)
     known = catalogs or Catalogs()
     replicas = [replica_of_pool(job.model, pool, known) for pool in plan.pools]
@@ -304,6 +319,8 @@ def compare(
 
     Raises UnknownNameError, InputError; a fleet that cannot do the job is an entry with a reason, not an error.
     """
+    from planner.comparison import compare as compare_fleets
+
     known = catalogs or Catalogs()
     model, engine = known.model(asked.job.model), load_engine(asked.job.engine, known.folders)
     fleets = [known.fleet_offer(fleet) for fleet in asked.fleets]
@@ -314,7 +331,12 @@ def compare(
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:
-    """Build the replica that a saved pool describes."""
+    """Build the replica that a saved pool describes. Raises InputError for stages on unlike GPUs."""
+    if pool.stages:
+        raise InputError(
+            f"a pipeline over {pool.gpu} can be neither replayed nor explained by operator yet",
+            hint="planner compare shows its stages and what it carries",
+        )
     replica = catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine, tuning=pool.tuning)
     how = pool.speculation
     if how is None:

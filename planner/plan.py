@@ -88,8 +88,18 @@ class PoolSpeculation(_Model):
     draft: str | None = None
 
 
+class PoolStage(_Model):
+    """A pipeline stage on GPUs of its own type: layers ``first`` (included) to ``end`` (excluded), counted from 0."""
+
+    gpu: str
+    tp: int = Field(ge=1)
+    first: int = Field(ge=0)
+    end: int = Field(ge=1)
+
+
 class Pool(_Model):
-    """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally;
+    """Equal replicas in one role on one GPU type (or, with ``stages``, pipelines over the types that ``gpu`` joins);
+    ``request_rate`` where pools of one role share the load unequally;
     attention and FFN workers make up ``instances`` of a split model with so many ``micro_batches`` in flight each."""
 
     role: Role
@@ -107,6 +117,7 @@ class Pool(_Model):
     instances: int = 1
     speculation: PoolSpeculation | None = None
     tuning: Tuning | None = None
+    stages: list[PoolStage] = Field(default_factory=list)
 
 
 class Certificate(_Model):
@@ -226,10 +237,10 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     candidate = verdict.candidate if verdict else candidate
     predicted = _performance(candidate)
     # No measured deployment splits attention from feed-forward blocks: such plans rest on kernels and theory.
-    fitted = all(pool.replica.efficiency.basis == "calibrated" for pool in candidate.pools)
+    fitted = all(r.efficiency.basis == "calibrated" for pool in candidate.pools for r in parts_of(pool.replica))
     known = fitted and candidate.mode != "af"
     basis: Literal["modelled", "calibrated"] = "calibrated" if known else "modelled"
-    spans = plan_band(candidate.mode, [pool.replica.accelerator.family for pool in candidate.pools])
+    spans = plan_band(candidate.mode, [a.family for pool in candidate.pools for a in pool.replica.accelerators])
     spans = _widened(spans, candidate.replica.speculation)
     shown = {
         "output_tok_s": predicted.output_tok_s,
@@ -254,11 +265,17 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     )
 
 
+def parts_of(replica: Replica) -> tuple[Replica, ...]:
+    """The replicas whose kernels a prediction rests on: its stages on unlike GPUs, or itself."""
+    return tuple(stage.replica for stage in replica.stages) or (replica,)
+
+
 def _pool(pool: Share) -> Pool:
     replica, held = pool.replica, pool.memory
     return Pool(
         role=pool.role,
-        gpu=replica.accelerator.id,
+        gpu=replica.hardware,
+        stages=[PoolStage(gpu=s.gpu, tp=s.tp, first=s.first, end=s.end) for s in replica.stages],
         replicas=pool.replicas,
         layout=PoolLayout(**pool.layout._asdict()),
         weights=replica.weights,
@@ -274,7 +291,7 @@ def _pool(pool: Share) -> Pool:
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
             activations_gib=significant(held.activations / GIB),
-            capacity_gib=significant(replica.accelerator.memory / GIB),
+            capacity_gib=significant((held.capacity or replica.accelerator.memory) / GIB),
         ),
     )
 

@@ -1,26 +1,27 @@
 """Unequal replicas inside a search: a mixture that carries more, or costs less, than the best equal replicas.
 
 Equal replicas waste what does not divide: 7 GPUs are 3 pairs and a single. The exact optimiser is asked only where its
-linear bound says that it can gain, because importing a solver takes longer than the rest of the search.
+linear bound says that it can gain, because even importing it takes longer than the rest of the search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from planner.architecture.model import Model
-from planner.job.classes import single_class
 from planner.job.job import Job
-from planner.mixed_plan import combined, mixture_parts, mixture_plan
 from planner.plan import Plan, significant
-from planner.search.mixed import UNPRICED, Menu, build_menu, solve_fleet
-from planner.search.mixture import Limits, MixtureResult, Offer, SolveOptions
 from planner.search.ranking import Outcome
 from planner.search.supply import Supply
 from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine
 from planner.simulation.check import DERATES, PROBLEM, check, performance
+
+if TYPE_CHECKING:
+    from planner.search.mixed import Menu
+    from planner.search.mixture import MixtureResult
 
 # Below this gain a mixture is not worth the trouble of running different replicas.
 WORTH = 0.005
@@ -47,10 +48,17 @@ def unequal_plan(
     unpriced = any(s.price is None for s in supplies)
     if (outcome.objective == "cost") != rated or (unpriced and (rated or job.budget is not None)):
         return None
+    value = _best_equal(outcome, rated)
+    # What the search has seen of all layouts bounds every mixture of them, unless a budget or the modes left some out.
+    whole = job.budget is None and "aggregated" in job.modes
+    if whole and not _gains(_bound(outcome.per_gpu, supplies, job), value, rated):
+        return None
+    from planner.job.classes import single_class
+    from planner.search.mixed import build_menu
+
     classes = single_class(job.workload.isl, job.workload.osl, job.workload.rate)
     menu = build_menu(model, engine, supplies, job, classes, drafting=drafting)
-    value = _best_equal(outcome, rated)
-    if not menu.templates or not _gains(_bound(menu, supplies, job), value, rated):
+    if not menu.templates or not _gains(_bound(_per_gpu(menu), supplies, job), value, rated):
         return None
     plan = None
     for share in _UTILISATIONS if rated else (1.0,):
@@ -65,6 +73,10 @@ def _solved(
     menu: Menu, supplies: Sequence[Supply], job: Job, outcome: Outcome, value: float, utilisation: float
 ) -> Plan | None:
     """The optimal mixture with every replica at most at ``utilisation`` of its capacity, if it gains on ``value``."""
+    from planner.mixed_plan import mixture_plan
+    from planner.search.mixed import UNPRICED, solve_fleet
+    from planner.search.mixture import Limits, Offer, SolveOptions
+
     rated = job.workload.rate is not None
     limits = Limits(utilisation=utilisation, budget=job.budget)
     options = SolveOptions(seconds=_SECONDS, seed=max(job.seed, 1))
@@ -82,6 +94,8 @@ def _solved(
 
 def _checked(menu: Menu, result: MixtureResult, plan: Plan, job: Job) -> Plan:
     """The plan as simulated, pool by pool; a load of the planner's own choice is lowered until the limits hold."""
+    from planner.mixed_plan import combined, mixture_parts, mixture_plan
+
     assert result.plan is not None
     free = job.workload.rate is None
     for share in (1.0, *DERATES) if free else (1.0,):
@@ -125,12 +139,17 @@ def _fixed(job: Job) -> Job:
     return job.model_copy(update={"workload": job.workload.model_copy(update={"rate": job.workload.rate or 1.0})})
 
 
-def _bound(menu: Menu, supplies: Sequence[Supply], job: Job) -> float:
-    """Linear bound: GPUs at the best rate per GPU of their type; for a rate, at the best price per request."""
+def _per_gpu(menu: Menu) -> dict[str, float]:
+    """Most requests/s of a GPU of each type in any template."""
     best: dict[str, float] = {}
     for template in menu.templates:
         (gpu,) = template.gpus
         best[gpu] = max(best.get(gpu, 0.0), max(template.capacity.values()) / template.size)
+    return best
+
+
+def _bound(best: Mapping[str, float], supplies: Sequence[Supply], job: Job) -> float:
+    """Linear bound from the best requests/s of a GPU: all GPUs at it; for a rate, at the best price per request."""
     if job.workload.rate is None:
         return sum(s.count * best.get(s.accelerator.id, 0.0) for s in supplies)
     prices = [s.price / best[s.accelerator.id] for s in supplies if s.price is not None and best.get(s.accelerator.id)]

@@ -1,7 +1,8 @@
 """Several fleets side by side: each as given, all together, and each GPU type without limit."""
 
-from planner.comparison.compare import Comparison, Marginal, compare
+from planner.comparison.compare import Comparison, compare
 from planner.comparison.fleets import FleetOffer, merged
+from planner.comparison.solver import Marginal
 from planner.comparison.verdict import Entry
 
 __all__ = ["Comparison", "Entry", "FleetOffer", "Marginal", "compare", "merged"]

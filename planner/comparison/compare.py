@@ -7,33 +7,20 @@ from dataclasses import dataclass, replace
 
 from planner.architecture.model import Model
 from planner.comparison.fleets import FleetOffer, largest, union_of, unlimited
+from planner.comparison.solver import Marginal, Solved, Solver, kinds
 from planner.comparison.verdict import Entry, Question, effort_of, winner_of
 from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest
 from planner.job.job import Job
-from planner.mixed_plan import mixture_plan, pool_parts
-from planner.search.mixed import Menu, build_menu, problem_of, solve_fleet, with_corners
-from planner.search.mixture import Goal, Limits, MixtureResult, Offer, SolveOptions
-from planner.search.mixture.marginal import marginal_values
+from planner.mixed_plan import mixture_plan
+from planner.search.cross_type import MOST_GPUS
+from planner.search.mixed import Menu, build_menu, with_corners
+from planner.search.mixture import Goal, MixtureResult
 from planner.search.pods import POD_GPUS
-from planner.search.ranking import Candidate
 from planner.search.search import Progress
 from planner.serving.engine import Engine
 
 GOALS = {"cost": Goal.COST, "gpus": Goal.GPUS, "energy": Goal.POWER, "throughput": Goal.THROUGHPUT}
-# Solves until no replica misses a limit at its load; before the last one all pipelines are taken out.
-_ATTEMPTS = 6
-# Latencies near a capacity are interpolated in tables: so much above a limit is not a miss.
-_ROUNDING = 2e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Marginal:
-    """What one more GPU is worth, by exact re-solve: $/h saved at the rate, and output tokens/s gained on the fleet."""
-
-    gpu: str
-    usd_per_hour: float
-    output_rate: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +56,17 @@ def compare(
     union = union_of(fleets)
     job, scale = asked.job, 1.0 if asked.job.workload.rate is not None else None
     goals, warnings = _goals(union, asked)
-    menu = build_menu(model, engine, largest(union.supplies), job, asked.classes, progress, job.modes)
-    solver = _Solver(menu, asked, goals)
+    menu = build_menu(
+        model, engine, largest(union.supplies), job, asked.classes, progress, job.modes,
+        cross_type=union.counts if asked.cross_type else None,
+    )  # fmt: skip
+    solver = Solver(menu, asked, goals)
     entries, results, alone_entries = [], [], []
     for fleet in [*fleets, *([union] if len(fleets) > 1 else [])]:
         show(f"solving {fleet.name}")
         results.append(solver.solve(fleet.offers, scale))
         entries.append(_entry(menu, results[-1], job, fleet, given=fleet is not union))
-    carried = scale or max((r.plan.rate_multiple for r in results if r.plan), default=None)
+    carried = scale or max((r.result.plan.rate_multiple for r in results if r.result.plan), default=None)
     for supply in union.supplies:
         show(f"solving {supply.accelerator.id} without limit")
         alone = unlimited(supply, union)
@@ -91,17 +81,20 @@ def compare(
     marginal = solver.marginal(union, scale) if winner else ()
     # The union, or the only fleet.
     show("bounding what the classes hide")
-    bucketing = _bucketing(model, engine, union, asked, menu, results[-1])
+    bucketing = _bucketing(model, engine, union, asked, menu, results[-1].result)
     return Comparison((*entries, *alone_entries), marginal, winner, why, _scope(menu), bucketing, warnings)
 
 
 def _scope(menu: Menu) -> str:
     """Among what the proofs hold."""
-    pods = len({name for (name, _), candidate in menu.candidates.items() if candidate.mode == "pd"})
-    text = f"Proofs hold among {len(menu.templates) - pods} kinds of aggregated replicas"
+    pods = len(kinds(menu, "pd"))
+    stages = len(menu.pipelines)
+    parts = [f"{len(menu.templates) - pods - stages} kinds of aggregated replicas"]
+    if stages:
+        parts.append(f"{stages} pipelines over two GPU types (at most {MOST_GPUS} of each)")
     if pods:
-        text += f" and {pods} kinds of pods; a pod is a prefill and a decode pool of at most {POD_GPUS} GPUs a type"
-    return text + "."
+        parts.append(f"{pods} kinds of pods; a pod is a prefill and a decode pool of at most {POD_GPUS} GPUs a type")
+    return f"Proofs hold among {' and '.join(parts)}."
 
 
 def _goals(union: FleetOffer, asked: ComparisonRequest) -> tuple[tuple[Goal, ...], tuple[str, ...]]:
@@ -129,79 +122,6 @@ def _goals(union: FleetOffer, asked: ComparisonRequest) -> tuple[tuple[Goal, ...
     return tuple(dict.fromkeys((goal, Goal.GPUS))), ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Solver:
-    """The exact mixture of one menu under the rules that were asked."""
-
-    menu: Menu
-    asked: ComparisonRequest
-    goals: tuple[Goal, ...]
-
-    @property
-    def limits(self) -> Limits:
-        rules = self.asked.rules
-        return Limits(
-            rules.headroom, rules.spare, rules.budget, rules.power, rules.spot_share, dict(rules.region_floor)
-        )
-
-    @property
-    def options(self) -> SolveOptions:
-        return SolveOptions(solver=self.asked.rules.solver, seconds=self.asked.rules.seconds)
-
-    def goals_for(self, scale: float | None) -> tuple[Goal, ...]:
-        """A rate is carried; without one, the most is."""
-        rest = tuple(goal for goal in self.goals if goal is not Goal.THROUGHPUT)
-        return rest if scale is not None else (Goal.THROUGHPUT, *rest)
-
-    def solve(self, offers: tuple[Offer, ...], scale: float | None) -> MixtureResult:
-        limits = self.limits
-        regions = {offer.region for offer in offers}
-        # A floor of a region that a fleet does not reach is not its own; unlimited types stand nowhere.
-        floors = {r: f for r, f in limits.region_floor.items() if r in regions}
-        limits = replace(limits, region_floor=floors)
-        menu = self.menu
-        for attempt in range(_ATTEMPTS):
-            result = solve_fleet(
-                menu, offers, scale=scale, limits=limits, options=self.options, goals=self.goals_for(scale)
-            )
-            late = self._late(result)
-            if not late:
-                break
-            last = attempt == _ATTEMPTS - 2
-            gone = {t for (t, _), c in menu.candidates.items() if c.layout.pp > 1} if last else late
-            menu = replace(menu, templates=tuple(t for t in menu.templates if t.id not in gone))
-        return result
-
-    def _late(self, result: MixtureResult) -> set[str]:
-        """Templates that miss a limit at the load they were given: less load is not always faster, because chunks that
-        ride alone hold up a pipeline. With several classes the load of each is not known so exactly."""
-        if result.plan is None or len(self.menu.classes) > 1:
-            return set()
-        plan = result.plan
-        return {k.template for k in plan.replicas if any(self._misses(c) for c, _ in pool_parts(self.menu, plan, k))}
-
-    def _misses(self, candidate: Candidate) -> bool:
-        slo, m = self.asked.job.slo, candidate.per_replica
-        seen = {"ttft": m.ttft[slo.percentile], "tpot": m.tpot[slo.percentile], "e2e": m.e2e[slo.percentile]}
-        return any(seen[name] > limit * (1 + _ROUNDING) for name, limit in slo.limits.items())
-
-    def marginal(self, union: FleetOffer, scale: float | None) -> tuple[Marginal, ...]:
-        """Both views of one more GPU: money saved at the asked rate, and output gained when everything is used."""
-
-        def gains(goal_scale: float | None, goal: Goal) -> dict[str, float]:
-            problem = problem_of(self.menu, union.offers, scale=goal_scale, limits=self.limits, goals=(goal,))
-            return {m.offer: m.gain / m.gpus for m in marginal_values(problem, self.options)}
-
-        saved = gains(scale, Goal.COST) if scale is not None and not union.unpriced else {}
-        gained = gains(None, Goal.THROUGHPUT)
-        tokens = sum(c.rate * c.osl for c in self.menu.classes)
-        return tuple(
-            Marginal(offer.id, saved.get(offer.id, 0.0), gained.get(offer.id, 0.0) * tokens)
-            for offer in union.offers
-            if offer.available is not None
-        )
-
-
 def _bucketing(
     model: Model, engine: Engine, union: FleetOffer, asked: ComparisonRequest, means: Menu, solved: MixtureResult
 ) -> str | None:
@@ -211,9 +131,9 @@ def _bucketing(
     bounds = []
     for corner in ("low", "high"):
         classes = with_corners(asked.classes, corner)
-        menu = build_menu(model, engine, largest(union.supplies), asked.job, classes, None, asked.job.modes, means.pods)
+        menu = build_menu(model, engine, largest(union.supplies), asked.job, classes, None, asked.job.modes, means)
         offers = tuple(replace(o, available=None) for o in union.offers)
-        result = _Solver(menu, asked, (Goal.COST,)).solve(offers, 1.0)
+        result = Solver(menu, asked, (Goal.COST,)).solve(offers, 1.0).result
         bounds.append(None if result.plan is None else result.plan.cost)
     low, high = bounds
     above = "no fleet" if high is None else f"{high:,.4g} $/h"
@@ -224,13 +144,17 @@ def _bucketing(
     )
 
 
-def _entry(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer, *, given: bool) -> Entry:
+def _entry(menu: Menu, solved: Solved, job: Job, fleet: FleetOffer, *, given: bool) -> Entry:
+    result = solved.result
     if result.plan is None:
-        return Entry(fleet.name, None, _reason(menu, result, job, fleet), given)
+        without = f"; left out, because they miss a limit at their load: {', '.join(solved.left_out)}"
+        reason = _reason(menu, result, job, fleet) + (without if solved.left_out else "")
+        return Entry(fleet.name, None, reason, given, solved.left_out)
     plan = mixture_plan(menu, result, job, fleet=fleet.gpus or None)
+    plan = plan.model_copy(update={"notes": [*solved.notes, *plan.notes]})
     if fleet.unpriced & set(plan.gpus):
         plan = plan.model_copy(update={"cost_usd_per_hour": None, "usd_per_million_output_tokens": None})
-    return Entry(fleet.name, plan, None, given)
+    return Entry(fleet.name, plan, None, given, solved.left_out if solved.matters else ())
 
 
 def _reason(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer) -> str:

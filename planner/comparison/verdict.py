@@ -13,12 +13,16 @@ from planner.search.mixture import Goal
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the comparison: a plan, or the reason why there is none. ``given`` fleets come first."""
+    """One line of the comparison: a plan, or the reason why there is none. ``given`` fleets come first.
+
+    ``left_out`` names the units among which the plan is not proved best, because they miss a limit at their load.
+    """
 
     fleet: str
     plan: Plan | None
     reason: str | None
     given: bool = True
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,17 +107,16 @@ def _decode(
     constants: DecodeConstants,
     accelerator: Accelerator,
     efficiency: Efficiency,
-    launch: Seconds | None,
+    start: Array,
     cache_hot: bool,
 ) -> Array:
-    """launch + smooth_maximum(memory, compute); the KV pass lasts at least one chunk on one unit."""
+    """start + smooth_maximum(memory, compute); the KV pass lasts at least one chunk on one unit."""
     share = constants.memory if kv_bytes >= 2.0 else constants.memory_fp8
     cached = efficiency.cache.sequence if cache_hot else 0.0
     memory = memory_seconds(traffic, share, constants.fill, accelerator, efficiency, cached)
     memory = np.maximum(memory, chunk_bytes / efficiency.cache.unit_bandwidth)
     total = smooth_maximum(memory, compute, constants.overlap)
-    total += constants.launch if launch is None else launch
-    return np.where(traffic > 0, total, 0.0)
+    return np.where(traffic > 0, total + start, 0.0)
 
 
 _FULL_TILE = 64.0
@@ -137,6 +136,7 @@ def attention_decode_seconds(
     efficiency: Efficiency,
     window: ArrayLike | None = None,
     widest_group: float | None = None,
+    flash2: bool = False,
     launch: Seconds | None = None,
     cache_hot: bool = False,
 ) -> Array:
@@ -144,7 +144,9 @@ def attention_decode_seconds(
 
     KV bytes/(em*BW), at least one chunk on one unit, against the FLOPs of query groups padded to the matrix
     unit. ``widest_group``: queries per KV head that the tensor-core kernel serves (TensorRT-LLM: 32); wider
-    groups fall back to scalar units. None = no limit (FlashAttention, FlashInfer).
+    groups fall back to scalar units. None = no limit (FlashAttention, FlashInfer). ``flash2``: FlashAttention-2 over a
+    paged cache splits the keys of a sequence only where several queries share a KV head, and joins the pieces in a
+    kernel of its own (two launches); a head of its own is read by one unit from end to end.
     """
     s, c, h, kv = array(sequences), array(context), array(heads), array(kv_heads)
     if window is not None:
@@ -161,8 +163,12 @@ def attention_decode_seconds(
         scalar = keys * share * (2.0 * width / (constants.wide * work_units(accelerator)))
         compute = np.where(share > widest_group, np.maximum(compute, scalar), compute)
     traffic = keys * (width * kv_bytes) + (s * h * (width * 2.0)) * (c > 0)
-    chunk = np.maximum(constants.chunk, c / constants.splits) * (width * kv_bytes)
-    return _decode(traffic, chunk, compute, kv_bytes, constants, accelerator, efficiency, launch, cache_hot)
+    start = constants.launch if launch is None else launch
+    splits, starts = array(constants.splits), array(start)
+    if flash2:
+        splits, starts = np.where(share > 1.0, constants.splits, 1.0), np.where(share > 1.0, 2.0 * start, start)
+    chunk = np.maximum(constants.chunk, c / splits) * (width * kv_bytes)
+    return _decode(traffic, chunk, compute, kv_bytes, constants, accelerator, efficiency, starts, cache_hot)
 
 
 def latent_prefill_seconds(
@@ -239,7 +245,8 @@ def latent_decode_seconds(
     compute = s * c * padded * (2.0 * macs / rate)
     traffic = s * c * stored + (s * h * (macs * 2.0)) * (c > 0)
     chunk = np.maximum(constants.chunk, c / constants.splits) * stored
-    return _decode(traffic, chunk, compute, kv_bytes, constants, accelerator, efficiency, launch, cache_hot)
+    start = array(constants.launch if launch is None else launch)
+    return _decode(traffic, chunk, compute, kv_bytes, constants, accelerator, efficiency, start, cache_hot)
 
 
 def indexer_seconds(

@@ -116,7 +116,7 @@ class MoeConstants:
     padding : rows added per active expert by tile padding.
     grain : elements; an expert of width w per rank costs (1 + grain/w) of its FLOPs.
     passes : times that the routed rows cross memory for permute and activation.
-    spread : times that all tokens of the group cross memory, whether routed here or not.
+    spread : times that all tokens of the group cross memory, whether routed here or not, with top-7 routing.
     overlap, fill : as for a dense product.
     launch : seconds of all launches of the block in a stand-alone loop.
     dequantise : slowdown of compute when narrow weights are widened in registers, at least 1.

@@ -153,6 +153,12 @@ def _products(
     return compute, busy * weights * stored + rows * moved
 
 
+def _scanned(top_k: Array) -> Array:
+    """Cost of a token of the group that the kernel only looks at, over that with top-7 routing: its state once, and
+    every choice once to sort it (measured/ops/moe.csv spans top-1 to top-10)."""
+    return (5.0 + top_k) / 12.0
+
+
 def experts_seconds(
     tokens: ArrayLike,
     hidden: ArrayLike,
@@ -202,7 +208,7 @@ def experts_seconds(
         memory = memory_seconds(traffic, constants.memory, constants.fill, accelerator, efficiency, cached)
         total = smooth_maximum(compute, memory, constants.overlap)
         bandwidth = constants.memory * accelerator.memory_bandwidth
-        total += h * (load * constants.passes + t * constants.spread) * (2.0 / bandwidth)
+        total += h * (load * constants.passes + t * _scanned(k) * constants.spread) * (2.0 / bandwidth)
         total += constants.launch if launch is None else launch
         best = total if best is None else np.minimum(best, total)
     return np.where(t > 0, array(0.0) if best is None else best, 0.0)

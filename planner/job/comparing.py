@@ -41,12 +41,13 @@ class MixtureRules:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
-    """Everything that ``planner compare`` is asked."""
+    """Everything that ``planner compare`` is asked; ``cross_type``: also pipelines over two GPU types."""
 
     job: Job
     fleets: tuple[FleetSpec, ...]
     classes: tuple[WorkloadClass, ...]
     rules: MixtureRules
+    cross_type: bool = False
 
 
 def parse_comparison(
@@ -67,6 +68,7 @@ def parse_comparison(
     region_floor: Sequence[str] = (),
     objective: str | None = None,
     modes: str = "aggregated",
+    cross_type: bool = False,
     **rest: Any,
 ) -> ComparisonRequest:
     """Read every option. Raises InputError naming the option."""
@@ -81,6 +83,8 @@ def parse_comparison(
         fleet=_counted(fleets), isl=isl, osl=osl, rate=rate, objective=objective, modes=modes, simulate_top=0, **rest
     )
     _check_modes_and_objective(job)
+    if cross_type and "aggregated" not in job.modes:
+        raise InputError("--cross-type-pipelines are aggregated replicas", hint="--modes aggregated,pd")
     classes = recorded or single_class(job.workload.isl, job.workload.osl, job.workload.rate)
     share = parse_fraction(headroom, "--headroom")
     if share <= 0:
@@ -95,7 +99,7 @@ def parse_comparison(
         solver=solver,
         seconds=parse_duration(time_limit, "--time-limit"),
     )
-    return ComparisonRequest(job, fleets, classes, rules)
+    return ComparisonRequest(job, fleets, classes, rules, cross_type)
 
 
 def _check_modes_and_objective(job: Job) -> None:

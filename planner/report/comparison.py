@@ -52,6 +52,7 @@ def record(found: Comparison) -> dict[str, Any]:
                 "given": entry.given,
                 "plan": None if entry.plan is None else entry.plan.model_dump(mode="json"),
                 "reason": entry.reason,
+                "left_out": list(entry.left_out),
             }
             for entry in found.entries
         ],
@@ -79,14 +80,15 @@ def _row(entry: Entry, percentile: str) -> dict[str, Any]:
     values = (
         entry.fleet,
         " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
-        ", ".join(f"{pool_text(p)} {p.weights} on {p.gpu}" for p in plan.pools),
+        ", ".join(f"{pool_text(p)} {p.weights}" + ("" if p.stages else f" on {p.gpu}") for p in plan.pools),
         _tidy(perf.output_tok_s),
         _tidy(perf.request_rate),
         _tidy(latency(perf, "ttft_ms", percentile)),
         _tidy(latency(perf, "tpot_ms", percentile)),
         plan.cost_usd_per_hour if plan.cost_usd_per_hour is None else round(plan.cost_usd_per_hour, 2),
         _tidy(plan.usd_per_million_output_tokens),
-        "proved" if proof.status == "optimal" else f"gap {proof.gap:.2%}",
+        ("proved" if proof.status == "optimal" else f"gap {proof.gap:.2%}")
+        + (f" but for {len(entry.left_out)} units" if entry.left_out else ""),
     )
     return dict(zip(_columns(percentile), values, strict=True))
 

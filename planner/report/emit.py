@@ -8,15 +8,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.errors import InputError, UnknownNameError
-from planner.job.points import write_predictions
 from planner.plan import PlanFile, to_json
 from planner.report.formats import FORMATS, Row, record_text, rows_text, yaml_text
 from planner.report.plans import plan_rows, plans_text
 from planner.report.plot import pareto_text
-from planner.serving.estimated import Estimate
+
+if TYPE_CHECKING:
+    from planner.serving.estimated import Estimate
 
 _SUFFIXES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".csv": "csv", ".md": "md", ".txt": "table"}
 Render = Callable[[str], str]
@@ -97,6 +98,8 @@ def _plans(found: PlanFile, form: str) -> str:
 
 def emit_predictions(predictions: Sequence[Estimate], output: str, out: Sequence[Path] | None) -> None:
     """Print or save predictions of many points; files get them, else stdout does."""
+    from planner.job.points import write_predictions
+
     rows = [prediction.row() for prediction in predictions]
 
     def render(form: str) -> str:

@@ -22,9 +22,11 @@ def draft_text(pool: Pool) -> str | None:
 
 
 def pool_text(pool: Pool) -> str:
-    """Write a pool as ``8 x tp8``, with its role where there are several."""
+    """Write a pool as ``8 x tp8``, with its role where there are several, or with the layers of each stage where these
+    stand on different GPU types."""
     role = "" if pool.role == "aggregated" else f"{pool.role} "
-    return f"{role}{pool.replicas} x {layout_text(pool)}"
+    stages = " | ".join(f"{s.first}-{s.end - 1} {s.gpu}{f' tp{s.tp}' if s.tp > 1 else ''}" for s in pool.stages)
+    return f"{role}{pool.replicas} x " + (f"layers {stages}," if stages else layout_text(pool))
 
 
 def plan_rows(found: PlanFile) -> list[dict[str, Any]]:

@@ -26,7 +26,6 @@ from planner.search.candidates import (
 from planner.search.ranking import Candidate, Outcome, Share, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
 from planner.search.space import context_widths, layouts, one_stage
-from planner.search.splits import Members, split_candidates
 from planner.search.supply import Supply as Supply
 from planner.search.supply import affordable as affordable
 from planner.search.supply import objective_of as objective_of
@@ -57,12 +56,14 @@ def search(
     outcome = Outcome(objective=objective_of(job), fleet=sum(s.count for s in supplies))
     if job.objective is None and outcome.objective == "cost" and all(s.price is None for s in supplies):
         outcome.objective = "gpus"  # the nearest thing to a price that is known
-    members: Members = []
+    members: list[tuple[Supply, int, Family]] = []
     for supply, gpus, family in families(model, engine, supplies, job, outcome, progress, drafting):
         members.append((supply, gpus, family))
         if "aggregated" in job.modes:
             outcome.ranked += _candidates(family, supply, gpus, job, outcome)
     if {"pd", "af"} & set(job.modes):
+        from planner.search.splits import split_candidates  # a search without splits reads no module of theirs
+
         if progress is not None:
             progress("prefill and decode pools")
         outcome.ranked += split_candidates(members, job, outcome)
@@ -113,6 +114,9 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     batch, most = best_batches(family, job.slo, outcome.rejections)
     per_fleet = np.array([gpus // layout.gpus for layout in family.layouts])
     usable = np.isfinite(most) & (per_fleet > 0)
+    each = np.where(usable, most, 0.0) / [layout.gpus for layout in family.layouts]
+    gpu = supply.accelerator.id
+    outcome.per_gpu[gpu] = max(outcome.per_gpu.get(gpu, 0.0), float(each.max()))
     # The fewest GPUs that serve at all are those of one replica; every other objective uses the fleet.
     replicas = np.minimum(per_fleet, 1) if objective_of(job) == "gpus" else per_fleet
     if job.workload.rate is not None:

@@ -19,7 +19,7 @@ from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Array, Layout, Layouts
 from planner.serving.memory import Memory
 from planner.serving.pd import Role as PoolRole
-from planner.serving.pd import SplitFlow, SplitLoop, closed_split
+from planner.serving.pd import SplitFlow, SplitLoop, closed_split, open_split
 from planner.serving.replica import Replica
 
 
@@ -190,6 +190,23 @@ def split_workers(candidate: Candidate) -> tuple[AttentionFfn, Workers]:
     counts = attention.replicas // attention.instances, ffn.replicas // ffn.instances
     workers = Workers.one(attention.layout, ffn.layout, counts, attention.micro_batches)
     return AttentionFfn(attention.replica, ffn.replica), workers
+
+
+def split_at_rate(candidate: Candidate, rate: float) -> Candidate:
+    """A candidate of separate pools carrying ``rate`` requests/s, with the metrics of that load."""
+    prefill, decode = candidate.pools[0], candidate.emitting
+    layout = Layout(decode.layout.tp, candidate.ranks) if candidate.mode == "af" else decode.layout
+    row = (prefill.layout, layout, prefill.replicas, candidate.instances)
+    first, second = roles_of(prefill.replica, decode.replica, [row])
+    if candidate.mode == "af":
+        second = replace(second, blocks=split_workers(candidate))
+    flow = open_split(first, second, np.array([rate]), candidate.lengths)
+    (metrics,) = state_metrics(flow)
+    computing, decoding = running(flow, 0)
+    # Feed-forward workers see the requests of all attention ranks, a micro-batch at a time.
+    load = {"prefill": computing, "ffn": decoding * candidate.ranks / decode.micro_batches}
+    pools = tuple(replace(pool, batch=load.get(pool.role, decoding)) for pool in candidate.pools)
+    return replace(candidate, pools=pools, rate=rate, per_replica=metrics)
 
 
 def running(state: SplitFlow | SplitLoop, row: int) -> tuple[float, float]:

@@ -47,6 +47,7 @@ from planner.serving.layout import Array, Layouts, floats
 from planner.serving.overlap import half_of, hide_all_reduces, two_batches
 from planner.serving.replica import Replica
 from planner.serving.speculation import Speculation
+from planner.serving.stages import staged_ledger
 from planner.serving.work import Ledger, Work
 
 __all__ = ["ACTIVATION_BYTES", "Ledger", "Work", "draft_layouts", "iteration_ledger", "iteration_seconds"]
@@ -89,6 +90,8 @@ def iteration_ledger(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     A replica that speculates drafts first and then checks the draft: its iteration yields ``replica.tokens_per_step``
     tokens per request.
     """
+    if replica.stages:
+        return staged_ledger(replica, work, _one_pass)
     speculation = replica.speculation
     if speculation is None:
         return _one_pass(replica, layouts, work)
@@ -140,7 +143,8 @@ def _single_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     pass_ = _Pass(replica, layouts, work)
     for group in replica.groups:
         pass_.layer(group.layer, float(group.count))
-    pass_.head()
+    if replica.samples:
+        pass_.head()
     pass_.between_stages()
     hide_all_reduces(pass_.ledger, replica.engine.communication_overlap)
     pass_.overheads()

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from planner.job.job import Job
 from planner.plan import Performance, Verdict, latency_ms, significant
 from planner.search.candidates import lengths_of
-from planner.search.ranking import Candidate, Outcome, rank_key
+from planner.search.ranking import Candidate, Outcome, RankKey, rank_key
 from planner.search.rerate import at_rate
-from planner.search.split_metrics import split_workers
 from planner.serving.latency import STATISTICS
 from planner.serving.lengths import Lengths
-from planner.simulation.deploy import Served, deployment, split_deployment, split_model
+from planner.simulation.deploy import Served, deployment
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import simulate
@@ -64,7 +63,7 @@ def check(candidate: Candidate, job: Job) -> Checked:
 def _run(candidate: Candidate, job: Job) -> Checked:
     replicas, ranks = simulated_part(candidate)
     share = replicas * ranks / (candidate.instances * candidate.ranks)
-    run = simulate(_deployed(candidate, job, replicas, ranks), _stream(candidate, job, share))
+    run = simulate(_deployed(candidate, job, replicas, ranks), _stream(candidate, job, share), details=False)
     target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
     summary = summarize(run, target, warm_up=_WARM_UP)
     return Checked(candidate, summary, 1.0 / share, _problem(summary, job))
@@ -76,6 +75,9 @@ def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Depl
     decode = Served(candidate.replica, candidate.layout, replicas, lengths, candidate.per_replica.together)
     if candidate.mode == "aggregated":
         return deployment(decode, tpot)
+    from planner.search.split_metrics import split_workers
+    from planner.simulation.deploy_split import split_deployment, split_model
+
     if candidate.mode == "af":
         decode = replace(split_model(split_workers(candidate), lengths), replicas=replicas)
     decode = replace(decode, ranks=ranks)
@@ -163,25 +165,37 @@ def recheck(
     do not. Plans that move up are simulated in their turn, until the first ``simulate_top`` all are, or twice as many.
     """
     key = rank_key(outcome.objective, job.slo.percentile)
-    entries = [_Entry(candidate) for candidate in outcome.ranked]
+    entries = [_Entry(candidate, key) for candidate in outcome.ranked]
     for done in range(2 * job.simulate_top):
-        entries.sort(key=lambda entry: (entry.failed, key(entry.now)))
+        entries.sort(key=_Entry.place)
         following = next((e for e in entries[: job.simulate_top] if e.checked is None), None)
         if following is None:
             break
         if progress is not None:
             progress(f"simulating plan {done + 1}: {following.now.layout} x {following.now.replicas}")
-        following.checked = check(following.candidate, job)
-    entries.sort(key=lambda entry: (entry.failed, key(entry.now)))
+        following.check(job)
+    entries.sort(key=_Entry.place)
     return [(entry.candidate, entry.verdict()) for entry in entries]
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A candidate on its way through the re-check."""
+    """A candidate on its way through the re-check, with the key that orders candidates."""
 
     candidate: Candidate
+    key: RankKey
     checked: Checked | None = None
+    _place: tuple[object, ...] | None = None
+
+    def check(self, job: Job) -> None:
+        """Simulate it; it may get another place."""
+        self.checked, self._place = check(self.candidate, job), None
+
+    def place(self) -> tuple[object, ...]:
+        """What orders entries, computed once for each state: there are thousands of them."""
+        if self._place is None:
+            self._place = (self.failed, self.key(self.now))
+        return self._place
 
     @property
     def now(self) -> Candidate:

@@ -17,7 +17,8 @@ from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
-from planner.simulation.deploy import Served, deployment, split_deployment, split_model
+from planner.simulation.deploy import Served, deployment
+from planner.simulation.deploy_split import split_deployment, split_model
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import Run, Stream, simulate

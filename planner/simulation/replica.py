@@ -33,6 +33,7 @@ class Shared:
     Parameters
     ----------
     exact : advance one iteration at a time (the reference for tests).
+    details : keep the gaps between tokens and the integrals of load, not only what happens to each request.
     curves : decode time curves by number of sequences, asked of the StepModel once.
     """
 
@@ -40,6 +41,7 @@ class Shared:
     timeline: Timeline
     token_gaps: TimeHistogram
     exact: bool
+    details: bool = True
     curves: dict[int, Curve] = field(default_factory=dict)
 
 
@@ -60,6 +62,7 @@ class Replica:
         self.timeline = shared.timeline
         self.token_gaps = shared.token_gaps
         self.exact = shared.exact
+        self.details = shared.details
         self.interval = shared.pool.engine.receive_interval
         self.prefills = False  # whether the span under way does
         self.since_look = 0  # decode iterations since the scheduler looked for arrivals
@@ -148,9 +151,10 @@ class Replica:
     def finish(self, now: float, listener: Listener) -> None:
         """Apply the span that ends at ``now``."""
         iterations = self.iterations
-        if self.next_sample < now:
-            self.sample_until(now)
-        self._account(iterations, now)
+        if self.details:
+            if self.next_sample < now:
+                self.sample_until(now)
+            self._account(iterations, now)
         for rank in self.ranks:
             if rank.decoding:
                 if rank.grows:

@@ -32,9 +32,10 @@ class PiecewiseAffine:
 
     def __call__(self, tokens: float) -> float:
         """Seconds at ``tokens``."""
-        curve = compile_curve(self)
-        piece = max(0, bisect_right(self.knots, tokens) - 1)
-        return curve.seconds[piece] + curve.slopes[piece] * (tokens - self.knots[piece])
+        x, y = self.knots, self.seconds
+        i = max(0, bisect_right(x, tokens) - 1)
+        slope = self.last_slope if i + 1 == len(x) else (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+        return y[i] + slope * (tokens - x[i])
 
 
 class Curve(NamedTuple):

@@ -29,6 +29,7 @@ class Timeline:
 
     Replicas report grid points independently; the totals are sums. Once a grid index passes ``points``,
     every other point is dropped and the interval doubles, so memory stays bounded without knowing the horizon.
+    An infinite interval records nothing.
     """
 
     __slots__ = ("interval", "moments", "points")

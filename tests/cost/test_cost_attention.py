@@ -128,3 +128,16 @@ def test_nothing_to_do_takes_no_time():
 
 def test_extreme_sizes_stay_finite():
     assert np.isfinite(prefill(1e7, 1e7, 1e5)) and np.isfinite(decode(1e6, 1e8))
+
+
+def test_flash_attention_2_reads_an_unshared_head_with_one_unit_and_joins_split_heads_in_a_second_kernel():
+    def one(heads, kv_heads, flash2, launch=5e-6):
+        shape = (1, 65536, heads, kv_heads, 128, 128)
+        return attention_decode_seconds(*shape, kv_bytes=2.0, flash2=flash2, launch=launch, **KEYS)
+
+    # 65,536 keys of 512 bytes at the bandwidth of one unit, whatever the number of heads
+    alone = 65536 * 512 / EFFICIENCY.cache.unit_bandwidth
+    assert one(1, 1, True, 0.0) == pytest.approx(alone, rel=0.05)
+    assert one(4, 4, True, 0.0) == pytest.approx(one(1, 1, True, 0.0), rel=0.05)
+    assert one(1, 1, False) < one(1, 1, True) / 5
+    assert one(4, 1, True) == pytest.approx(one(4, 1, False) + 5e-6)

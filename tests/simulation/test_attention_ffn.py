@@ -13,7 +13,8 @@ from planner.job.traffic import Traffic
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
-from planner.simulation.deploy import Served, split_deployment, split_model
+from planner.simulation.deploy import Served
+from planner.simulation.deploy_split import split_deployment, split_model
 from planner.simulation.metrics import Summary, Target, summarize
 from planner.simulation.simulator import simulate as run_events
 from planner.simulation.streams import ClosedLoop, Fixed, Uniform

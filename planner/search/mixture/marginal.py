@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from planner.search.mixture.backends import SolverLimits, solve_linear
 from planner.search.mixture.formulation import formulate, objective
+from planner.search.mixture.plan import MixtureResult
 from planner.search.mixture.problem import Goal, MixtureProblem
 from planner.search.mixture.search import SolveOptions
 from planner.search.mixture.solve import reduce_problem, solve_mixture
@@ -27,13 +29,19 @@ class MarginalValue:
     proved: bool
 
 
-def marginal_values(problem: MixtureProblem, options: SolveOptions | None = None) -> tuple[MarginalValue, ...]:
+def marginal_values(
+    problem: MixtureProblem,
+    options: SolveOptions | None = None,
+    solve: Callable[[MixtureProblem], MixtureResult] | None = None,
+) -> tuple[MarginalValue, ...]:
     """Re-solve with one more GPU (one more node where they come in nodes) of each limited offer.
 
-    Unlimited offers have no marginal value, and an infeasible problem has none.
+    Unlimited offers have no marginal value, and an infeasible problem has none. ``solve`` stands for callers that check
+    a solution further before they take it. More GPUs can be left idle, so no value is below zero.
     """
+    asked = solve or (lambda question: solve_mixture(question, options))
     single = replace(problem, goals=problem.goals[:1])
-    base = solve_mixture(single, options)
+    base = asked(single)
     goal = single.goals[0]
     before = base.certificate.value
     if base.plan is None or before is None:
@@ -45,11 +53,11 @@ def marginal_values(problem: MixtureProblem, options: SolveOptions | None = None
         more = offer.node_gpus if offer.node_gpus > 1 and offer.available % offer.node_gpus == 0 else 1
         offers = list(problem.offers)
         offers[index] = replace(offer, available=offer.available + more)
-        again = solve_mixture(replace(single, offers=tuple(offers)), options)
+        again = asked(replace(single, offers=tuple(offers)))
         after = again.certificate.value
         if again.plan is None or after is None:
             continue
-        gain = after - before if goal is Goal.THROUGHPUT else before - after
+        gain = max(0.0, after - before if goal is Goal.THROUGHPUT else before - after)
         proved = base.status == "optimal" and again.status == "optimal"
         found.append(MarginalValue(offer.id, more, _clean(gain, before), proved))
     return tuple(found)

@@ -1,0 +1,95 @@
+"""Splits as something that the event loop can run: a prefill pool, a decode pool of whole or split models, and the
+transfer of caches between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from planner.serving.afd import AttentionFfn, Workers, barrier
+from planner.serving.latency import handed_over_overhead
+from planner.serving.layout import Array, Layout, Layouts, floats
+from planner.serving.lengths import Lengths
+from planner.serving.pd import Role, handover
+from planner.serving.prefill import prefill_times
+from planner.serving.transfer import TransferOptions
+from planner.simulation.deploy import Served, pool, step_model, tabulated
+from planner.simulation.settings import Deployment
+from planner.simulation.tabulated import TabulatedSteps
+
+_TRANSFER_KNOTS = 32
+
+
+def split_model(split: tuple[AttentionFfn, Workers], lengths: Lengths) -> Served:
+    """One replica made of attention and feed-forward workers."""
+    both, workers = split
+    layout = Layout(int(workers.attention_tp[0]), int(workers.ranks[0]))
+    return Served(both.attention, layout, 1, lengths, blocks=split)
+
+
+def decode_steps(served: Served) -> TabulatedSteps:
+    """Iteration times of one attention rank of a decode replica: of whole models, or of one that is split."""
+    blocks = served.blocks
+    if blocks is None:
+        return step_model(served)
+
+    def iteration(sequences: Array, context: Array, chunk: Array, pairs: Array) -> Array:
+        waiting = _unseen(blocks[1], served, sequences)
+        return _micro_batches(*blocks, (sequences, context, chunk, pairs), waiting)
+
+    return tabulated(served, iteration, blocks[0].held(blocks[1], served.lengths))
+
+
+def _micro_batches(
+    split: AttentionFfn, workers: Workers, work: tuple[Array, Array, Array, Array], waiting: Array
+) -> Array:
+    """Seconds of an iteration in which every attention rank has the load of the fullest one, cut evenly into the
+    micro-batches.
+
+    Prompt tokens come only where a preempted request is computed again, one rank at a time; they go through the workers
+    as decodes at the context that each of them attends to.
+    """
+    sequences, context, chunk, pairs = work
+    tokens = sequences + chunk
+    mean = (context + pairs) / np.maximum(tokens, 1.0)
+    every = (sequences * workers.ranks + chunk) / workers.micro_batches
+    stages = split.stages_of(workers, tokens / workers.micro_batches, every, mean, waiting)
+    return np.broadcast_to(stages.iteration(workers.micro_batches), sequences.shape)
+
+
+def _unseen(workers: Workers, served: Served, sequences: Array) -> Array:
+    """How much slower the slowest of all attention ranks is than the slowest of those that are simulated."""
+    own = sequences / workers.micro_batches
+    seen = barrier(own, np.array([float(served.simulated_ranks)]), served.lengths)
+    return barrier(own, workers.ranks, served.lengths) / seen
+
+
+def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
+    """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
+    overhead = float(handed_over_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
+    # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
+    first = pool(prefill, step_model(prefill, stages=prefill.layout.pp), tpot, hash_tokens)
+    first = replace(first, stages=1, offset=overhead)
+    moved = transfer_by_tokens(prefill, decode)
+    return Deployment(pool(decode, decode_steps(decode), tpot, None), first, moved, answers_after_transfer=True)
+
+
+def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float]:
+    """Seconds from the end of the first pipeline stage until the cache of a prompt of so many computed tokens has
+    arrived; tokens of prefix hits travel too.
+    """
+    lengths = decode.lengths
+    share = float((floats(lengths.isl) / lengths.new).ravel()[0])
+    computed = np.geomspace(16.0, 2.0**18, _TRANSFER_KNOTS)
+    sizes = Lengths(computed * share, 1.0, computed * (share - 1.0))
+    sender, receiver = (
+        Role(p.replica, Layouts.of([p.layout], column=False), np.array([float(p.replicas)]), p.blocks)
+        for p in (prefill, decode)
+    )
+    times = prefill_times(prefill.replica, sender.layouts, sizes)
+    link = handover(sender, receiver, sizes, times.chunks, TransferOptions())
+    through = times.own(0.0) * (1.0 - 1.0 / times.stretch)
+    seconds = link.seconds(0.0, times.own(0.0)) + through
+    return lambda tokens: float(np.interp(tokens, computed, seconds))
