@@ -346,11 +346,22 @@ def simulate(
 
 @app.command()
 def compare(
-    model: ModelArg,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Catalog name, alias, or path of a Hugging Face config.json.",
+            metavar="[MODEL]",
+            show_default=False,
+            autocompletion=complete_model,
+        ),
+    ] = None,
     fleet: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--fleet", help="GPU:COUNT[,GPU:COUNT] or a fleet file. Repeatable.", show_default=False),
-    ],
+    ] = None,
+    jobs: Annotated[
+        Path | None, typer.Option("--jobs", help="YAML of models that share each fleet, in place of MODEL.")
+    ] = None,
     isl: IslOption = None,
     osl: OslOption = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Requests to carry, for example 20/s.")] = None,
@@ -402,11 +413,12 @@ def compare(
 
     check_formats(output, out, allowed=("table", "json", "yaml", "md"))
     asked = parse_comparison(
-        model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, workload=workload, trace=trace, prefix_hit=prefix_hit,
-        ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv, engine=engine,
-        headroom=headroom, spare=spare, budget=budget, spot_share=spot_share, solver=solver, time_limit=time_limit,
+        model=model, fleet=fleet or (), isl=isl, osl=osl, rate=rate, workload=workload, trace=trace,
+        prefix_hit=prefix_hit, ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv,
+        engine=engine, headroom=headroom, spare=spare, budget=budget, spot_share=spot_share, solver=solver,
+        time_limit=time_limit,
         power=power, region_floor=region_floor or (), objective=objective, modes=modes,
-        cross_type=cross_type,
+        cross_type=cross_type, jobs=jobs,
     )  # fmt: skip
     with _progress() as progress:
         found = run(asked, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress)

@@ -14,6 +14,7 @@ from itertools import product
 from planner.architecture.model import Model
 from planner.job.classes import WorkloadClass
 from planner.job.job import Job, Mode
+from planner.job.model_jobs import ONLY
 from planner.search.cross_type import Pipeline, pipeline_capacity, worthwhile_pipelines
 from planner.search.mixture import (
     Goal,
@@ -43,7 +44,8 @@ _POD_CLASSES = 4
 class Menu:
     """Templates of every GPU type, and by template and class one copy of it at its capacity.
 
-    ``rejections`` by GPU type: why layouts of it fell out.
+    ``rejections`` by GPU type: why layouts of it fell out. ``owners`` names the job of each class where several models
+    share a fleet.
     """
 
     templates: tuple[Template, ...]
@@ -52,6 +54,11 @@ class Menu:
     rejections: Mapping[str, Rejections] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
     pipelines: tuple[Pipeline, ...] = ()
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+    def owner(self, klass: str) -> str:
+        """Job of a class."""
+        return self.owners.get(klass, ONLY)
 
     def of(self, gpus: Sequence[str]) -> tuple[Template, ...]:
         """Templates on these GPU types only."""
@@ -155,7 +162,7 @@ def _template(name: str, capacity: Mapping[str, float], unit: Candidate) -> Temp
             pieces[accelerator.id] = (*pieces.get(accelerator.id, ()), *((size,) * pool.replicas))
     return Template(
         id=name,
-        model="model",
+        model=ONLY,
         gpus=unit.gpus_by_type,
         capacity=dict(capacity),
         power=sum(pool.power for pool in unit.pools),
@@ -185,7 +192,7 @@ def problem_of(
     goals: tuple[Goal, ...] | None = None,
 ) -> MixtureProblem:
     """The optimiser's question for these offers; ``goals`` by default cost of a rate, or throughput without one."""
-    classes = tuple(RequestClass(c.name, "model", c.rate * (scale or 1.0)) for c in menu.classes)
+    classes = tuple(RequestClass(c.name, menu.owner(c.name), c.rate * (scale or 1.0)) for c in menu.classes)
     usual = (Goal.THROUGHPUT, Goal.COST, Goal.GPUS) if scale is None else (Goal.COST, Goal.GPUS)
     templates = menu.of([offer.gpu for offer in offers])
     return MixtureProblem(templates, offers, classes, limits or Limits(), goals or usual)
