@@ -286,7 +286,7 @@ def _pool(pool: Share) -> Pool:
         micro_batches=pool.micro_batches,
         instances=pool.instances,
         speculation=pool_speculation(replica.speculation),
-        tuning=pool_tuning(replica),
+        tuning=pool_tuning(replica, split=pool.role != "aggregated"),
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
@@ -296,11 +296,13 @@ def _pool(pool: Share) -> Pool:
     )
 
 
-def pool_tuning(replica: Replica) -> Tuning | None:
-    """Overlap and balance of experts where they depart from a plain engine; of experts only where there are any."""
+def pool_tuning(replica: Replica, *, split: bool) -> Tuning | None:
+    """What departs from a plain engine: of experts only where there are any, of moving caches only between pools."""
     tuning = replica.engine.tuning
     if not replica.has_experts:
-        tuning = Tuning(communication_overlap=tuning.communication_overlap)
+        tuning = tuning.model_copy(update=dict.fromkeys(("two_batch_overlap", "redundant_experts", "expert_imbalance")))
+    if not split:
+        tuning = tuning.model_copy(update=dict.fromkeys(("kv_transfer", "kv_compression")))
     return None if tuning == Tuning() else tuning
 
 
