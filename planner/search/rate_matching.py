@@ -21,7 +21,7 @@ from planner.search.pools import DecodePool, PrefillPool
 from planner.search.supply import objective_of
 from planner.serving.bracket import last_kept
 from planner.serving.decode import decode_rate
-from planner.serving.latency import e2e, first_token_overhead
+from planner.serving.latency import e2e, handed_over_overhead
 from planner.serving.layout import Array, BoolArray, Layouts
 from planner.serving.pd import Pair, Role, SplitFlow, handover
 from planner.serving.transfer import TransferOptions, pieces_of, request_kv_bytes, transfer
@@ -144,7 +144,7 @@ def _reach(prefill: PrefillPool, decode: DecodePool, i: Indices, count: Array, j
     pieces = pieces_of(prefill.family.replica, times.chunks, TransferOptions())
     joining = 0.5 if percentile == "mean" else QUANTILE[percentile]
     tokens = decode.family.replica.tokens_per_step
-    before = first_token_overhead(decode.family.replica.engine, decode.alone, tokens) + joining * decode.alone * tokens
+    before = handed_over_overhead(decode.family.replica.engine, decode.alone, tokens) + joining * decode.alone * tokens
     least = before[None, :] + sent / pieces
     slack = np.full_like(least, np.inf) if job.slo.ttft is None else job.slo.ttft - least
     answer = lengths.decodes * decode.alone[None, :]

@@ -16,7 +16,7 @@ from planner.cost.moe import largest_of
 from planner.job.slo import QUANTILE
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
-from planner.serving.latency import first_token_overhead, wait, z_score
+from planner.serving.latency import handed_over_overhead, wait, z_score
 from planner.serving.layout import Array, BoolArray, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
@@ -206,7 +206,7 @@ class SplitFlow:
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
         tokens = self.roles[1].replica.tokens_per_step
         joining = self.mean_tpot * tokens * (0.5 if statistic == "mean" else QUANTILE[statistic])
-        overhead = first_token_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens)
+        overhead = handed_over_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens)
         computed = self.prefill.wait(share, replicas, statistic) + self.prefill.own(share)
         return overhead + computed + self.exposed + joining
 
@@ -273,7 +273,7 @@ class Pair:
             # An arrival meets the others, not itself: one request alone never waits.
             queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
             own = times.own(share)
-            overhead = first_token_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
+            overhead = handed_over_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
             ttft = overhead + queue + own + self.link.seconds(rate, own)
             return tpot, rate, ttft
 

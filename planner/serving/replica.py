@@ -99,10 +99,10 @@ class Replica:
 
         Block-scaled 4-bit weights are widened in registers (bf16 products) unless the GPU has 4-bit units, where
         engines multiply them by 8-bit activations. At fp8 an engine serves the checkpoint that the model's maker
-        published (``published_fp8``: scaled by block or by tensor), unless it quantises one of its own.
+        published (``published_fp8``: scaled by block or by tensor).
         """
         block_scaled = "fp4" in self.accelerator.flops
-        by_maker = FORMATS[self.model.published_fp8 if self.engine.published_fp8 else "fp8"]
+        by_maker = FORMATS[self.model.published_fp8]
 
         def runs(form: WeightFormat) -> WeightFormat:
             if form.native_math == "fp8" and block_scaled:
