@@ -359,6 +359,9 @@ def compare(
         list[str] | None,
         typer.Option("--fleet", help="GPU:COUNT[,GPU:COUNT] or a fleet file. Repeatable.", show_default=False),
     ] = None,
+    save_plan: Annotated[
+        Path | None, typer.Option("--save-plan", help="Write a plan file for simulate and export; winner first.")
+    ] = None,
     jobs: Annotated[
         Path | None, typer.Option("--jobs", help="YAML of models that share each fleet, in place of MODEL.")
     ] = None,
@@ -407,9 +410,13 @@ def compare(
     Fleets may mix GPU types and run unequal replicas; every answer is exact and carries its proof.
     """
     from planner.api import compare as run
+    from planner.api import comparison_plans
+    from planner.comparison.saved import check_can_be_saved
+    from planner.job.argv import question
     from planner.job.comparing import parse_comparison
+    from planner.plan import to_json
     from planner.report.comparison import emit_comparison
-    from planner.report.emit import check_formats
+    from planner.report.emit import check_formats, write_whole
 
     check_formats(output, out, allowed=("table", "json", "yaml", "md"))
     asked = parse_comparison(
@@ -420,8 +427,14 @@ def compare(
         power=power, region_floor=region_floor or (), objective=objective, modes=modes,
         cross_type=cross_type, jobs=jobs,
     )  # fmt: skip
+    if save_plan is not None:
+        check_can_be_saved(asked)
+    catalogs = _catalogs(catalog, assume_arch, profile)
     with _progress() as progress:
-        found = run(asked, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress)
+        found = run(asked, catalogs=catalogs, progress=progress)
+    if save_plan is not None and found.winner:
+        file = comparison_plans(found, asked, catalogs=catalogs, argv=question(sys.argv[1:]))
+        write_whole(save_plan, to_json(file), "--save-plan")
     _leave(emit_comparison(found, asked, output, out))
 
 

@@ -332,6 +332,19 @@ def compare(
     return compare_fleets(parts, fleets, asked, progress)
 
 
+def comparison_plans(
+    found: Comparison, asked: ComparisonRequest, *, catalogs: Catalogs | None = None, argv: Sequence[str] = ()
+) -> PlanFile:
+    """The plans of a comparison as a plan file, the winner's first. Raises InputError for several models."""
+    from planner.comparison.saved import plans_of
+
+    known = catalogs or Catalogs()
+    return plans_of(
+        found, asked, catalog_sha256=known.hardware.sha256, argv=argv,
+        model_sha256=sha256(distill(known.model(asked.job.model))),
+    )  # fmt: skip
+
+
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:
     """Build the replica that a saved pool describes. Raises InputError for stages on unlike GPUs."""
     if pool.stages:

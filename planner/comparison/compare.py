@@ -17,6 +17,7 @@ from planner.mixed_plan import mixture_plan, model_plan
 from planner.plan import Plan
 from planner.search.mixed import Menu
 from planner.search.mixture import Goal, MixtureResult
+from planner.search.reject import rows_of
 from planner.search.search import Progress
 
 GOALS = {"cost": Goal.COST, "gpus": Goal.GPUS, "energy": Goal.POWER, "throughput": Goal.THROUGHPUT}
@@ -26,7 +27,8 @@ GOALS = {"cost": Goal.COST, "gpus": Goal.GPUS, "energy": Goal.POWER, "throughput
 class Comparison:
     """Everything that is compared, and who wins why; ``bucketing`` bounds what counting into classes may hide.
 
-    ``scope`` says among what the proofs hold, ``warnings`` what the reader may take for known and is not.
+    ``scope`` says among what the proofs hold, ``warnings`` what the reader may take for known and is not. Of what was
+    evaluated ``units`` could be built; ``rejected`` counts the layouts that fell out by reason, with the nearest miss.
     """
 
     entries: tuple[Entry, ...]
@@ -36,6 +38,8 @@ class Comparison:
     scope: str = ""
     bucketing: str | None = None
     warnings: tuple[str, ...] = ()
+    units: int = 0
+    rejected: tuple[tuple[str, int, str], ...] = ()
 
 
 def compare(
@@ -75,7 +79,10 @@ def compare(
     # The union, or the only fleet.
     show("bounding what the classes hide")
     bucketing = _bucketing(parts, union, asked, menus, results[-1].result)
-    return Comparison((*entries, *alone_entries), marginal, winner, why, scope(menu), bucketing, warnings)
+    return Comparison(
+        (*entries, *alone_entries), marginal, winner, why, scope(menu), bucketing, warnings, len(menu.templates),
+        tuple(rows_of(menu.rejections.values())),
+    )  # fmt: skip
 
 
 def _goals(union: FleetOffer, asked: ComparisonRequest) -> tuple[tuple[Goal, ...], tuple[str, ...]]:

@@ -184,7 +184,14 @@ def _loadable(name: str) -> bool:
 
 
 def refuse_roles(plan: Plan, target: str) -> None:
-    """Raise ExportError for roles that no serving engine of today takes on."""
+    """Raise ExportError for roles that no serving engine of today takes on, and pipelines over unlike GPUs."""
+    unlike = [pool.gpu for pool in plan.pools if pool.stages]
+    if unlike:
+        raise ExportError(
+            f"{target}: plan {plan.rank} has pipeline stages on {' and '.join(unlike[0].split('+'))}; no file is "
+            "written for stages on unlike GPUs yet",
+            hint="the stages and their layers are in the plan: pools[].stages",
+        )
     strange = sorted({pool.role for pool in plan.pools} - {"aggregated", "prefill", "decode"})
     if strange:
         raise ExportError(

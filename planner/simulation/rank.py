@@ -92,7 +92,10 @@ class Rank:
         if not self.grows:
             return iterations
         free = self.total_blocks - self.used_blocks
-        if sum(lane.most_growth(iterations) for lane in self.lanes) <= free or self.growth(iterations) <= free:
+        most = 0
+        for lane in self.lanes:
+            most += lane.most_growth(iterations)
+        if most <= free or self.growth(iterations) <= free:
             return iterations
         low, high = 1, iterations  # growth(low) fits: _make_room saw to it
         while high - low > 1:
