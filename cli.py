@@ -356,7 +356,6 @@ def compare(
         str | None,
         typer.Argument(
             help="Catalog name, alias, or path of a Hugging Face config.json.",
-            metavar="[MODEL]",
             show_default=False,
             autocompletion=complete_model,
         ),
