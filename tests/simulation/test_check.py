@@ -66,7 +66,7 @@ def test_prompts_alone_queue_as_md1_predicts_and_as_simulated(load):
 
 
 def test_a_plan_that_misses_its_limit_in_simulation_goes_last_and_says_why():
-    asked = job(rate=60.0, ttft=0.5, tpot=0.02)
+    asked = job(rate=40.0, ttft=0.5, tpot=0.02)
     found = outcome(asked, 4)
     first = found.ranked[0]
     saturated = outcome(job(ttft=0.5, tpot=0.02), 4).ranked[0]
