@@ -162,6 +162,12 @@ def search(
     two_batch_overlap: TwoBatchOption = False,
     redundant_experts: RedundantOption = None,
     expert_imbalance: ImbalanceOption = None,
+    kv_transfer: Annotated[
+        str | None, typer.Option("--kv-transfer", help="Split modes: the cache travels by request, chunk or layer.")
+    ] = None,
+    kv_compression: Annotated[
+        float | None, typer.Option("--kv-compression", help="Split modes: bytes of the cache over bytes sent.", min=1)
+    ] = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
     simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
     simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
@@ -191,7 +197,7 @@ def search(
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
         speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens, tp_overlap=tp_overlap,
         two_batch_overlap=two_batch_overlap, redundant_experts=redundant_experts, expert_imbalance=expert_imbalance,
-        cp=cp,
+        cp=cp, kv_transfer=kv_transfer, kv_compression=kv_compression,
     )  # fmt: skip
     with _progress() as progress:
         catalogs, argv = _catalogs(catalog, assume_arch, profile), question(sys.argv[1:])
@@ -346,11 +352,24 @@ def simulate(
 
 @app.command()
 def compare(
-    model: ModelArg,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Catalog name, alias, or path of a Hugging Face config.json.",
+            show_default=False,
+            autocompletion=complete_model,
+        ),
+    ] = None,
     fleet: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option("--fleet", help="GPU:COUNT[,GPU:COUNT] or a fleet file. Repeatable.", show_default=False),
-    ],
+    ] = None,
+    save_plan: Annotated[
+        Path | None, typer.Option("--save-plan", help="Write a plan file for simulate and export; winner first.")
+    ] = None,
+    jobs: Annotated[
+        Path | None, typer.Option("--jobs", help="YAML of models that share each fleet, in place of MODEL.")
+    ] = None,
     isl: IslOption = None,
     osl: OslOption = None,
     rate: Annotated[str | None, typer.Option("--rate", help="Requests to carry, for example 20/s.")] = None,
@@ -367,6 +386,10 @@ def compare(
     modes: Annotated[
         str, typer.Option("--modes", help="aggregated, or aggregated,pd for prefill and decode pods as well.")
     ] = "aggregated",
+    cross_type: Annotated[
+        bool,
+        typer.Option("--cross-type-pipelines", help="Also pipelines over two GPU types (seconds more)."),
+    ] = False,
     objective: Annotated[
         str | None, typer.Option("--objective", help="cost, gpus or energy of a rate. Default: cost.")
     ] = None,
@@ -392,19 +415,31 @@ def compare(
     Fleets may mix GPU types and run unequal replicas; every answer is exact and carries its proof.
     """
     from planner.api import compare as run
+    from planner.api import comparison_plans
+    from planner.comparison.saved import check_can_be_saved
+    from planner.job.argv import question
     from planner.job.comparing import parse_comparison
+    from planner.plan import to_json
     from planner.report.comparison import emit_comparison
-    from planner.report.emit import check_formats
+    from planner.report.emit import check_formats, write_whole
 
     check_formats(output, out, allowed=("table", "json", "yaml", "md"))
     asked = parse_comparison(
-        model=model, fleet=fleet, isl=isl, osl=osl, rate=rate, workload=workload, trace=trace, prefix_hit=prefix_hit,
-        ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv, engine=engine,
-        headroom=headroom, spare=spare, budget=budget, spot_share=spot_share, solver=solver, time_limit=time_limit,
+        model=model, fleet=fleet or (), isl=isl, osl=osl, rate=rate, workload=workload, trace=trace,
+        prefix_hit=prefix_hit, ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv,
+        engine=engine, headroom=headroom, spare=spare, budget=budget, spot_share=spot_share, solver=solver,
+        time_limit=time_limit,
         power=power, region_floor=region_floor or (), objective=objective, modes=modes,
+        cross_type=cross_type, jobs=jobs,
     )  # fmt: skip
+    if save_plan is not None:
+        check_can_be_saved(asked)
+    catalogs = _catalogs(catalog, assume_arch, profile)
     with _progress() as progress:
-        found = run(asked, catalogs=_catalogs(catalog, assume_arch, profile), progress=progress)
+        found = run(asked, catalogs=catalogs, progress=progress)
+    if save_plan is not None and found.winner:
+        file = comparison_plans(found, asked, catalogs=catalogs, argv=question(sys.argv[1:]))
+        write_whole(save_plan, to_json(file), "--save-plan")
     _leave(emit_comparison(found, asked, output, out))
 
 

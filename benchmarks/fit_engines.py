@@ -41,6 +41,7 @@ KNOBS = [
     Knob("expert_slowdown", 1.0, 0.15),
     Knob("collective_slowdown", 1.0, 0.15),
     Knob("chunk_slowdown", 1.1, 0.1),
+    Knob("chunk_slowdown", 1.1, 0.1, TRT, old=False),
     Knob("collective_wait", 1.5e-6, 0.5, old=False),
     Knob("collective_wait", 3e-6, 0.5, old=True),
     Knob("evenness", 3.0, 0.5),

@@ -315,23 +315,43 @@ def simulate(
 def compare(
     asked: ComparisonRequest, *, catalogs: Catalogs | None = None, progress: Progress | None = None
 ) -> Comparison:
-    """The same job on several fleets, on their union, and on each GPU type without limit.
+    """The same job, or several models at once, on several fleets, their union, and each GPU type without limit.
 
     Raises UnknownNameError, InputError; a fleet that cannot do the job is an entry with a reason, not an error.
     """
+    from planner.comparison import Part, union_of
     from planner.comparison import compare as compare_fleets
 
     known = catalogs or Catalogs()
-    model, engine = known.model(asked.job.model), load_engine(asked.job.engine, known.folders)
     fleets = [known.fleet_offer(fleet) for fleet in asked.fleets]
-    calibrated = [
-        replace(fleet, supplies=tuple(known.calibrated(s, model, engine) for s in fleet.supplies)) for fleet in fleets
-    ]
-    return compare_fleets(model, engine, calibrated, asked, progress)
+    parts = []
+    for job in asked.jobs:
+        model, engine = known.model(job.job.model), load_engine(job.job.engine, known.folders)
+        supplies = tuple(known.calibrated(supply, model, engine) for supply in union_of(fleets).supplies)
+        parts.append(Part(job, model, engine, supplies))
+    return compare_fleets(parts, fleets, asked, progress)
+
+
+def comparison_plans(
+    found: Comparison, asked: ComparisonRequest, *, catalogs: Catalogs | None = None, argv: Sequence[str] = ()
+) -> PlanFile:
+    """The plans of a comparison as a plan file, the winner's first. Raises InputError for several models."""
+    from planner.comparison.saved import plans_of
+
+    known = catalogs or Catalogs()
+    return plans_of(
+        found, asked, catalog_sha256=known.hardware.sha256, argv=argv,
+        model_sha256=sha256(distill(known.model(asked.job.model))),
+    )  # fmt: skip
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:
-    """Build the replica that a saved pool describes."""
+    """Build the replica that a saved pool describes. Raises InputError for stages on unlike GPUs."""
+    if pool.stages:
+        raise InputError(
+            f"a pipeline over {pool.gpu} can be neither replayed nor explained by operator yet",
+            hint="planner compare shows its stages and what it carries",
+        )
     replica = catalogs.replica(model, pool.gpu, pool.weights, pool.kv, pool.engine, tuning=pool.tuning)
     how = pool.speculation
     if how is None:

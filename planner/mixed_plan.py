@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from planner.job.job import Job
 from planner.plan import Certificate, Latency, Performance, Plan, Pool, plan_of, significant
 from planner.search.mixed import Menu
 from planner.search.mixture import MixturePlan, MixtureResult, ReplicaCount
+from planner.search.mixture.space import LAST_NODE
 from planner.search.ranking import Candidate, Outcome
 from planner.search.rerate import at_rate
 
@@ -19,7 +21,7 @@ _STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, fleet: int | None = None) -> Plan:
     """The plan of a solved mixture; ``fleet`` GPUs there are, None if unlimited.
 
-    With one request class every pool runs at the load that it was given; with several it is shown at its capacity,
+    A pool that serves one request class runs at the load that it was given; with several it is shown at its capacity,
     which is on the safe side. Means are weighted by requests, percentiles are those of the slowest pool.
     """
     assert result.plan is not None
@@ -53,6 +55,33 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
     )
 
 
+def model_plan(
+    menu: Menu, result: MixtureResult, name: str, job: Job, whole: Plan, prices: Mapping[str, float]
+) -> Plan:
+    """The part of a mixture that serves one job: its replicas, the GPUs that they stand on and what these cost.
+
+    GPUs that lie idle in rented nodes belong to no job. ``prices`` by offer, $ per GPU and hour, nan if unknown; the
+    proof is that of the ``whole``.
+    """
+    assert result.plan is not None
+    sizes = {unit.id: unit.gpus for unit in menu.templates}
+    mine = tuple(kind for kind in result.plan.replicas if kind.model == name)
+    gpus: dict[str, int] = {}
+    for kind in mine:
+        for gpu, offer in kind.offers.items():
+            gpus[offer] = gpus.get(offer, 0) + kind.count * sizes[kind.template][gpu]
+    cost = math.fsum(count * prices[offer.removesuffix(LAST_NODE)] for offer, count in gpus.items())
+    rows = {klass: row for klass, row in result.plan.assignment.items() if menu.owner(klass) == name}
+    share = replace(
+        result.plan, replicas=mine, gpus=gpus, nodes={}, assignment=rows, cost=cost, gpus_total=sum(gpus.values())
+    )
+    plan = mixture_plan(menu, replace(result, plan=share), job)
+    changes: dict[str, object] = {"certificate": whole.certificate}
+    if math.isnan(cost):
+        changes |= {"cost_usd_per_hour": None, "usd_per_million_output_tokens": None}
+    return plan.model_copy(update=changes)
+
+
 def mixture_parts(menu: Menu, plan: MixturePlan) -> list[tuple[Candidate, float]]:
     """Every pool of a mixture as a candidate at its load, with the requests/s that it serves."""
     return [pair for kind in plan.replicas for pair in pool_parts(menu, plan, kind)]
@@ -74,7 +103,7 @@ def pool_parts(menu: Menu, plan: MixturePlan, kind: ReplicaCount) -> list[tuple[
     for klass, rate in rates.items():
         unit = menu.candidates[kind.template, klass]
         # At its capacity a unit is known exactly; finding its batch again would only add rounding.
-        if len(menu.classes) == 1 and 0 < rate / kind.count < unit.rate * _FULL:
+        if len(rates) == 1 and 0 < rate / kind.count < unit.rate * _FULL:
             unit = at_rate(unit, rate / kind.count)
         found.append((_copies(unit, kind.count), rate))
     return found

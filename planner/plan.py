@@ -88,8 +88,18 @@ class PoolSpeculation(_Model):
     draft: str | None = None
 
 
+class PoolStage(_Model):
+    """A pipeline stage on GPUs of its own type: layers ``first`` (included) to ``end`` (excluded), counted from 0."""
+
+    gpu: str
+    tp: int = Field(ge=1)
+    first: int = Field(ge=0)
+    end: int = Field(ge=1)
+
+
 class Pool(_Model):
-    """Equal replicas in one role on one GPU type; ``request_rate`` where pools of one role share the load unequally;
+    """Equal replicas in one role on one GPU type (or, with ``stages``, pipelines over the types that ``gpu`` joins);
+    ``request_rate`` where pools of one role share the load unequally;
     attention and FFN workers make up ``instances`` of a split model with so many ``micro_batches`` in flight each."""
 
     role: Role
@@ -107,6 +117,7 @@ class Pool(_Model):
     instances: int = 1
     speculation: PoolSpeculation | None = None
     tuning: Tuning | None = None
+    stages: list[PoolStage] = Field(default_factory=list)
 
 
 class Certificate(_Model):
@@ -148,12 +159,15 @@ class RejectedRow(_Model):
 
 
 class ModeRow(_Model):
-    """The best plan of a mode by the closed forms: its objective, and the terms that make it up."""
+    """The best plan of a mode by the closed forms: its objective, factors of its output (``terms``), and what its mean
+    TPOT and its TTFT at the percentile of the limits are sums of; empty where only one mode was searched."""
 
     mode: str
     plan: str
     value: float
     terms: dict[str, float]
+    tpot_ms: dict[str, float] = Field(default_factory=dict)
+    ttft_ms: dict[str, float] = Field(default_factory=dict)
 
 
 class SearchInfo(_Model):
@@ -226,10 +240,10 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     candidate = verdict.candidate if verdict else candidate
     predicted = _performance(candidate)
     # No measured deployment splits attention from feed-forward blocks: such plans rest on kernels and theory.
-    fitted = all(pool.replica.efficiency.basis == "calibrated" for pool in candidate.pools)
+    fitted = all(r.efficiency.basis == "calibrated" for pool in candidate.pools for r in parts_of(pool.replica))
     known = fitted and candidate.mode != "af"
     basis: Literal["modelled", "calibrated"] = "calibrated" if known else "modelled"
-    spans = plan_band(candidate.mode, [pool.replica.accelerator.family for pool in candidate.pools])
+    spans = plan_band(candidate.mode, [a.family for pool in candidate.pools for a in pool.replica.accelerators])
     spans = _widened(spans, candidate.replica.speculation)
     shown = {
         "output_tok_s": predicted.output_tok_s,
@@ -254,11 +268,17 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     )
 
 
+def parts_of(replica: Replica) -> tuple[Replica, ...]:
+    """The replicas whose kernels a prediction rests on: its stages on unlike GPUs, or itself."""
+    return tuple(stage.replica for stage in replica.stages) or (replica,)
+
+
 def _pool(pool: Share) -> Pool:
     replica, held = pool.replica, pool.memory
     return Pool(
         role=pool.role,
-        gpu=replica.accelerator.id,
+        gpu=replica.hardware,
+        stages=[PoolStage(gpu=s.gpu, tp=s.tp, first=s.first, end=s.end) for s in replica.stages],
         replicas=pool.replicas,
         layout=PoolLayout(**pool.layout._asdict()),
         weights=replica.weights,
@@ -269,21 +289,23 @@ def _pool(pool: Share) -> Pool:
         micro_batches=pool.micro_batches,
         instances=pool.instances,
         speculation=pool_speculation(replica.speculation),
-        tuning=pool_tuning(replica),
+        tuning=pool_tuning(replica, split=pool.role != "aggregated"),
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
             activations_gib=significant(held.activations / GIB),
-            capacity_gib=significant(replica.accelerator.memory / GIB),
+            capacity_gib=significant((held.capacity or replica.accelerator.memory) / GIB),
         ),
     )
 
 
-def pool_tuning(replica: Replica) -> Tuning | None:
-    """Overlap and balance of experts where they depart from a plain engine; of experts only where there are any."""
+def pool_tuning(replica: Replica, *, split: bool) -> Tuning | None:
+    """What departs from a plain engine: of experts only where there are any, of moving caches only between pools."""
     tuning = replica.engine.tuning
     if not replica.has_experts:
-        tuning = Tuning(communication_overlap=tuning.communication_overlap)
+        tuning = tuning.model_copy(update=dict.fromkeys(("two_batch_overlap", "redundant_experts", "expert_imbalance")))
+    if not split:
+        tuning = tuning.model_copy(update=dict.fromkeys(("kv_transfer", "kv_compression")))
     return None if tuning == Tuning() else tuning
 
 
@@ -405,15 +427,24 @@ def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
     """The best candidate of each mode, best mode first."""
     best = {c.mode: c for c in reversed(outcome.ranked)}
     leading = sorted(best.items(), key=lambda item: outcome.ranked.index(item[1]))
-    return [
-        ModeRow(
-            mode=mode,
-            plan=", ".join(str(pool) for pool in c.pools),
-            value=significant(objective_value(c, outcome.objective, percentile)),
-            terms={name: significant(value) for name, value in c.terms(percentile).items()},
-        )
-        for mode, c in leading
-    ]
+    return [_mode_row(c, outcome.objective, percentile, alone=len(leading) == 1) for _, c in leading]
+
+
+def _mode_row(c: Candidate, objective: str, percentile: str, *, alone: bool) -> ModeRow:
+    parts: list[dict[str, float]] = [{}, {}, {}]
+    if not alone:
+        from planner.search.terms import terms_of
+
+        terms = terms_of(c, percentile)
+        parts = [{name: significant(x) for name, x in d.items()} for d in (terms.factors, terms.tpot, terms.ttft)]
+    return ModeRow(
+        mode=c.mode,
+        plan=", ".join(str(pool) for pool in c.pools),
+        value=significant(objective_value(c, objective, percentile)),
+        terms=parts[0],
+        tpot_ms=parts[1],
+        ttft_ms=parts[2],
+    )
 
 
 def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:

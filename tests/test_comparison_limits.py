@@ -7,13 +7,14 @@ from test_comparison import asked
 
 from planner.api import compare
 from planner.comparison.solver import Solver
+from planner.job.slo import Slo
 from planner.report.comparison import record
 from planner.search.ranking import Candidate
 
 QUESTION = {"rate": "12/s", "ttft": "2s", "tpot": "60ms"}
 
 
-def pairs_are_late(self: Solver, candidate: Candidate) -> bool:
+def pairs_are_late(self: Solver, candidate: Candidate, slo: Slo) -> bool:
     return candidate.layout.tp == 2
 
 
@@ -22,7 +23,7 @@ def test_what_is_taken_out_is_named_with_what_it_may_cost(monkeypatch: pytest.Mo
     assert free.plan is not None and not free.left_out and free.plan.certificate.status == "optimal"
     late = free.plan.pools[0].layout.tp
 
-    def missing(self: Solver, candidate: Candidate) -> bool:
+    def missing(self: Solver, candidate: Candidate, slo: Slo) -> bool:
         return bool(candidate.layout.tp == late)
 
     monkeypatch.setattr(Solver, "_misses", missing)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from planner.architecture.model import Model
-from planner.comparison.fleets import FleetOffer, largest, union_of, unlimited
-from planner.comparison.solver import Marginal, Solved, Solver, kinds
+from planner.comparison.fleets import FleetOffer, union_of, unlimited
+from planner.comparison.menus import Menus, Part, build_menus, scope
+from planner.comparison.solver import Marginal, Solved, Solver
 from planner.comparison.verdict import Entry, Question, effort_of, winner_of
 from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest
 from planner.job.job import Job
-from planner.mixed_plan import mixture_plan
-from planner.search.mixed import Menu, build_menu, with_corners
+from planner.mixed_plan import mixture_plan, model_plan
+from planner.plan import Plan
+from planner.search.mixed import Menu
 from planner.search.mixture import Goal, MixtureResult
-from planner.search.pods import POD_GPUS
+from planner.search.reject import rows_of
 from planner.search.search import Progress
-from planner.serving.engine import Engine
 
 GOALS = {"cost": Goal.COST, "gpus": Goal.GPUS, "energy": Goal.POWER, "throughput": Goal.THROUGHPUT}
 
@@ -26,7 +27,8 @@ GOALS = {"cost": Goal.COST, "gpus": Goal.GPUS, "energy": Goal.POWER, "throughput
 class Comparison:
     """Everything that is compared, and who wins why; ``bucketing`` bounds what counting into classes may hide.
 
-    ``scope`` says among what the proofs hold, ``warnings`` what the reader may take for known and is not.
+    ``scope`` says among what the proofs hold, ``warnings`` what the reader may take for known and is not. Of what was
+    evaluated ``units`` could be built; ``rejected`` counts the layouts that fell out by reason, with the nearest miss.
     """
 
     entries: tuple[Entry, ...]
@@ -36,32 +38,31 @@ class Comparison:
     scope: str = ""
     bucketing: str | None = None
     warnings: tuple[str, ...] = ()
+    units: int = 0
+    rejected: tuple[tuple[str, int, str], ...] = ()
 
 
 def compare(
-    model: Model,
-    engine: Engine,
-    fleets: Sequence[FleetOffer],
-    asked: ComparisonRequest,
-    progress: Progress | None = None,
+    parts: Sequence[Part], fleets: Sequence[FleetOffer], asked: ComparisonRequest, progress: Progress | None = None
 ) -> Comparison:
-    """Solve the job exactly on every fleet, on their union, and on each GPU type without limit.
+    """Solve the jobs exactly on every fleet, on their union, and on each GPU type without limit.
 
     With a rate (of the job or of its classes) every fleet carries it as cheaply as it can. Without one each carries as
-    much as it can, and an unlimited type what the best given fleet carries. Raises InputError where the answer would
-    hang on a price or a power that nobody knows.
+    much as it can, and an unlimited type what the best given fleet carries. Several models share a fleet at the rate of
+    each. Raises InputError where the answer would hang on a price or a power that nobody knows.
     """
     show = progress or (lambda message: None)
     union = union_of(fleets)
-    job, scale = asked.job, 1.0 if asked.job.workload.rate is not None else None
+    scale = 1.0 if asked.job.workload.rate is not None else None
     goals, warnings = _goals(union, asked)
-    menu = build_menu(model, engine, largest(union.supplies), job, asked.classes, progress, job.modes)
+    menus = build_menus(parts, union, asked, progress)
+    menu = menus.menu
     solver = Solver(menu, asked, goals)
     entries, results, alone_entries = [], [], []
     for fleet in [*fleets, *([union] if len(fleets) > 1 else [])]:
         show(f"solving {fleet.name}")
         results.append(solver.solve(fleet.offers, scale))
-        entries.append(_entry(menu, results[-1], job, fleet, given=fleet is not union))
+        entries.append(_entry(menu, results[-1], asked, fleet, given=fleet is not union))
     carried = scale or max((r.result.plan.rate_multiple for r in results if r.result.plan), default=None)
     for supply in union.supplies:
         show(f"solving {supply.accelerator.id} without limit")
@@ -70,24 +71,18 @@ def compare(
             reason = _nearest(menu, alone) or "no given fleet carries the job, so there is no rate to match"
             alone_entries.append(Entry(alone.name, None, reason, False))
             continue
-        alone_entries.append(_entry(menu, solver.solve(alone.offers, carried), job, alone, given=False))
+        alone_entries.append(_entry(menu, solver.solve(alone.offers, carried), asked, alone, given=False))
     price = {gpu: min(o.price for o in union.offers if o.gpu == gpu) for gpu in {o.gpu for o in union.offers}}
     question = Question(goals[0], scale is not None, not union.unpriced)
     winner, why = winner_of(entries, alone_entries, question, effort_of(menu, price))
     marginal = solver.marginal(union, scale) if winner else ()
     # The union, or the only fleet.
     show("bounding what the classes hide")
-    bucketing = _bucketing(model, engine, union, asked, menu, results[-1].result)
-    return Comparison((*entries, *alone_entries), marginal, winner, why, _scope(menu), bucketing, warnings)
-
-
-def _scope(menu: Menu) -> str:
-    """Among what the proofs hold."""
-    pods = len(kinds(menu, "pd"))
-    text = f"Proofs hold among {len(menu.templates) - pods} kinds of aggregated replicas"
-    if pods:
-        text += f" and {pods} kinds of pods; a pod is a prefill and a decode pool of at most {POD_GPUS} GPUs a type"
-    return text + "."
+    bucketing = _bucketing(parts, union, asked, menus, results[-1].result)
+    return Comparison(
+        (*entries, *alone_entries), marginal, winner, why, scope(menu), bucketing, warnings, len(menu.templates),
+        tuple(rows_of(menu.rejections.values())),
+    )  # fmt: skip
 
 
 def _goals(union: FleetOffer, asked: ComparisonRequest) -> tuple[tuple[Goal, ...], tuple[str, ...]]:
@@ -116,15 +111,14 @@ def _goals(union: FleetOffer, asked: ComparisonRequest) -> tuple[tuple[Goal, ...
 
 
 def _bucketing(
-    model: Model, engine: Engine, union: FleetOffer, asked: ComparisonRequest, means: Menu, solved: MixtureResult
+    parts: Sequence[Part], union: FleetOffer, asked: ComparisonRequest, means: Menus, solved: MixtureResult
 ) -> str | None:
     """What counting a trace into classes may hide: the cost with the shortest and longest lengths of each class."""
     if all(c.low == c.high for c in asked.classes) or solved.plan is None or asked.job.workload.rate is None:
         return None
     bounds = []
     for corner in ("low", "high"):
-        classes = with_corners(asked.classes, corner)
-        menu = build_menu(model, engine, largest(union.supplies), asked.job, classes, None, asked.job.modes, means.pods)
+        menu = build_menus(parts, union, asked, known=means, corner=corner).menu
         offers = tuple(replace(o, available=None) for o in union.offers)
         result = Solver(menu, asked, (Goal.COST,)).solve(offers, 1.0).result
         bounds.append(None if result.plan is None else result.plan.cost)
@@ -137,8 +131,8 @@ def _bucketing(
     )
 
 
-def _entry(menu: Menu, solved: Solved, job: Job, fleet: FleetOffer, *, given: bool) -> Entry:
-    result = solved.result
+def _entry(menu: Menu, solved: Solved, asked: ComparisonRequest, fleet: FleetOffer, *, given: bool) -> Entry:
+    job, result = asked.job, solved.result
     if result.plan is None:
         without = f"; left out, because they miss a limit at their load: {', '.join(solved.left_out)}"
         reason = _reason(menu, result, job, fleet) + (without if solved.left_out else "")
@@ -147,7 +141,11 @@ def _entry(menu: Menu, solved: Solved, job: Job, fleet: FleetOffer, *, given: bo
     plan = plan.model_copy(update={"notes": [*solved.notes, *plan.notes]})
     if fleet.unpriced & set(plan.gpus):
         plan = plan.model_copy(update={"cost_usd_per_hour": None, "usd_per_million_output_tokens": None})
-    return Entry(fleet.name, plan, None, given, solved.left_out if solved.matters else ())
+    shares: tuple[tuple[str, Plan], ...] = ()
+    if len(asked.jobs) > 1:
+        prices = {offer.id: math.nan if offer.gpu in fleet.unpriced else offer.price for offer in fleet.offers}
+        shares = tuple((a.name, model_plan(menu, result, a.name, a.job, plan, prices)) for a in asked.jobs)
+    return Entry(fleet.name, plan, None, given, solved.left_out if solved.matters else (), shares)
 
 
 def _reason(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer) -> str:

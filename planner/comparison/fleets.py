@@ -11,6 +11,7 @@ from planner.search.supply import Supply
 
 # Enough GPUs to hold a replica of any layout worth having where a type has no limit.
 UNLIMITED_REPLICA = 64
+BOUNDLESS = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,14 @@ class FleetOffer:
     def gpus(self) -> int:
         """GPUs there are, 0 where a type has no limit."""
         return 0 if any(o.available is None for o in self.offers) else sum(o.available or 0 for o in self.offers)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """GPUs by type; more than any replica takes where a type has no limit."""
+        found: dict[str, int] = {}
+        for offer in self.offers:
+            found[offer.gpu] = found.get(offer.gpu, 0) + (BOUNDLESS if offer.available is None else offer.available)
+        return found
 
 
 def union_of(fleets: Sequence[FleetOffer]) -> FleetOffer:

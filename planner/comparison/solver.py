@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from planner.comparison.fleets import FleetOffer
 from planner.job.comparing import ComparisonRequest
+from planner.job.slo import Slo
 from planner.mixed_plan import pool_parts
 from planner.search.mixed import Menu, problem_of
 from planner.search.mixture import (
@@ -129,14 +129,18 @@ class Solver:
 
     def _late(self, result: MixtureResult) -> set[str]:
         """Templates that miss a limit at the load they were given: less load is not always faster, because chunks that
-        ride alone hold up a pipeline. With several classes the load of each is not known so exactly."""
-        if result.plan is None or len(self.menu.classes) > 1:
+        ride alone hold up a pipeline. Where a unit serves several classes the load of each is not known so exactly."""
+        if result.plan is None:
             return set()
-        plan = result.plan
-        return {k.template for k in plan.replicas if any(self._misses(c) for c, _ in pool_parts(self.menu, plan, k))}
+        plan, late = result.plan, set()
+        for kind in plan.replicas:
+            parts = pool_parts(self.menu, plan, kind)
+            if len(parts) == 1 and self._misses(parts[0][0], self.asked.slo(kind.model)):
+                late.add(kind.template)
+        return late
 
-    def _misses(self, candidate: Candidate) -> bool:
-        slo, m = self.asked.job.slo, candidate.per_replica
+    def _misses(self, candidate: Candidate, slo: Slo) -> bool:
+        m = candidate.per_replica
         seen = {"ttft": m.ttft[slo.percentile], "tpot": m.tpot[slo.percentile], "e2e": m.e2e[slo.percentile]}
         return any(seen[name] > limit * (1 + _ROUNDING) for name, limit in slo.limits.items())
 
@@ -171,8 +175,3 @@ def _missed(first: MixtureResult, last: MixtureResult) -> float:
 def _tokens(menu: Menu) -> float:
     """Output tokens/s of the classes' rates."""
     return sum(c.rate * c.osl for c in menu.classes)
-
-
-def kinds(menu: Menu, mode: str) -> Sequence[str]:
-    """Names of the units of a mode."""
-    return sorted({name for (name, _), candidate in menu.candidates.items() if candidate.mode == mode})

@@ -16,6 +16,7 @@ class Entry:
     """One line of the comparison: a plan, or the reason why there is none. ``given`` fleets come first.
 
     ``left_out`` names the units among which the plan is not proved best, because they miss a limit at their load.
+    ``shares`` has the part of the plan that serves each job, by name, where several models share the fleet.
     """
 
     fleet: str
@@ -23,6 +24,7 @@ class Entry:
     reason: str | None
     given: bool = True
     left_out: tuple[str, ...] = ()
+    shares: tuple[tuple[str, Plan], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_TAKES_VALUE = ("--out", "--report", "--output", "-o")
+_TAKES_VALUE = ("--out", "--report", "--save-plan", "--output", "-o")
 _ALONE = ("--debug",)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from planner.errors import InputError, UnknownNameError
-from planner.job.classes import WorkloadClass, classes_of_trace, read_classes, single_class
+from planner.job.classes import WorkloadClass
 from planner.job.fleets import FleetSpec, parse_fleet_option
 from planner.job.job import Job
-from planner.job.parse import parse_job
+from planner.job.model_jobs import ONLY, ModelJob, model_job, read_jobs
+from planner.job.slo import Slo
 from planner.units import parse_duration, parse_fraction, parse_money, parse_power
 
 # What the fleets are called together; a fleet of that name gets another.
@@ -41,16 +42,34 @@ class MixtureRules:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRequest:
-    """Everything that ``planner compare`` is asked."""
+    """Everything that ``planner compare`` is asked: a job, or several models that share the fleets.
 
-    job: Job
+    ``cross_type``: also pipelines over two GPU types.
+    """
+
+    jobs: tuple[ModelJob, ...]
     fleets: tuple[FleetSpec, ...]
-    classes: tuple[WorkloadClass, ...]
     rules: MixtureRules
+    cross_type: bool = False
+
+    @property
+    def job(self) -> Job:
+        """The only job, or the first: load, objective, modes and percentile are of one kind in all."""
+        return self.jobs[0].job
+
+    @property
+    def classes(self) -> tuple[WorkloadClass, ...]:
+        """Request classes of all jobs."""
+        return tuple(c for asked in self.jobs for c in asked.classes)
+
+    def slo(self, name: str) -> Slo:
+        """Limits of a job."""
+        return next(asked.job.slo for asked in self.jobs if asked.name == name)
 
 
 def parse_comparison(
     *,
+    model: str | None,
     fleet: Sequence[str],
     workload: Path | None,
     trace: Path | None,
@@ -67,21 +86,25 @@ def parse_comparison(
     region_floor: Sequence[str] = (),
     objective: str | None = None,
     modes: str = "aggregated",
+    cross_type: bool = False,
+    jobs: Path | None = None,
     **rest: Any,
 ) -> ComparisonRequest:
     """Read every option. Raises InputError naming the option."""
     fleets = _named_apart([parse_fleet_option(text) for text in fleet])
-    recorded = _recorded(workload, trace, rate, isl or osl)
-    if recorded:
-        total = sum(c.rate for c in recorded)
-        isl = str(max(1, round(sum(c.isl * c.rate for c in recorded) / total)))
-        osl = str(max(1, round(sum(c.osl * c.rate for c in recorded) / total)))
-        rate = f"{total:.12g}/s"
-    job = parse_job(
-        fleet=_counted(fleets), isl=isl, osl=osl, rate=rate, objective=objective, modes=modes, simulate_top=0, **rest
-    )
+    load = {"isl": isl, "osl": osl, "rate": rate, "workload": workload, "trace": trace}
+    words = {**rest, "fleet": _counted(fleets), "objective": objective, "modes": modes}
+    if jobs is None:
+        if model is None:
+            raise InputError("MODEL is missing", hint="or --jobs FILE for several models that share the fleets")
+        asked: tuple[ModelJob, ...] = (model_job(ONLY, load, {**words, "model": model}),)
+    else:
+        _check_alone(model, load)
+        asked = read_jobs(jobs, words)
+    job = asked[0].job
     _check_modes_and_objective(job)
-    classes = recorded or single_class(job.workload.isl, job.workload.osl, job.workload.rate)
+    if cross_type and "aggregated" not in job.modes:
+        raise InputError("--cross-type-pipelines are aggregated replicas", hint="--modes aggregated,pd")
     share = parse_fraction(headroom, "--headroom")
     if share <= 0:
         raise InputError("--headroom must be above zero", hint="80% plans with a fifth of the capacity to spare")
@@ -95,7 +118,16 @@ def parse_comparison(
         solver=solver,
         seconds=parse_duration(time_limit, "--time-limit"),
     )
-    return ComparisonRequest(job, fleets, classes, rules)
+    return ComparisonRequest(asked, fleets, rules, cross_type)
+
+
+def _check_alone(model: str | None, load: Mapping[str, object]) -> None:
+    """What a file of jobs says cannot be said again."""
+    if model is not None:
+        raise InputError(f"MODEL {model!r} and --jobs cannot go together", hint="the file names the models")
+    given = [name for name, value in load.items() if value is not None]
+    if given:
+        raise InputError(f"--{given[0]} and --jobs cannot go together", hint="each job of the file has its own load")
 
 
 def _check_modes_and_objective(job: Job) -> None:
@@ -121,20 +153,6 @@ def _floors(texts: Sequence[str], fleets: Sequence[FleetSpec]) -> tuple[tuple[st
             raise UnknownNameError("region", region, regions)
         found[region] = parse_fraction(share, f"--region-floor {region}")
     return tuple(found.items())
-
-
-def _recorded(
-    workload: Path | None, trace: Path | None, rate: str | None, lengths: str | None
-) -> tuple[WorkloadClass, ...]:
-    if workload is None and trace is None:
-        return ()
-    if workload is not None and trace is not None:
-        raise InputError("give --workload or --trace, not both")
-    if rate is not None or lengths is not None:
-        raise InputError(
-            "--workload and --trace bring their own lengths and rates", hint="leave out --isl, --osl, --rate"
-        )
-    return read_classes(workload) if workload is not None else classes_of_trace(trace or Path())
 
 
 def _counted(fleets: Sequence[FleetSpec]) -> str:

@@ -15,6 +15,8 @@ from planner.report.emit import emit
 from planner.report.formats import rows_text, yaml_text
 from planner.report.plans import latency, pool_text
 
+# Columns that say something of a fleet and nothing of one of the jobs on it.
+_OF_FLEETS = ("fleet", "optimum")
 # Notes of the winner to print; a trace may have hundreds of classes.
 _NOTES = 12
 
@@ -30,7 +32,8 @@ def emit_comparison(found: Comparison, asked: ComparisonRequest, output: str, ou
             case "yaml":
                 return yaml_text(record(found))
             case "md":
-                return rows_text([_row(entry, percentile) for entry in found.entries], "md")
+                tables = [rows_text([_row(entry, percentile) for entry in found.entries], "md")]
+                return "\n".join([*tables, *_by_job(found, asked, percentile, "md")])
             case _:
                 return _text(found, asked, percentile)
 
@@ -53,6 +56,7 @@ def record(found: Comparison) -> dict[str, Any]:
                 "plan": None if entry.plan is None else entry.plan.model_dump(mode="json"),
                 "reason": entry.reason,
                 "left_out": list(entry.left_out),
+                "jobs": [{"job": name, "plan": plan.model_dump(mode="json")} for name, plan in entry.shares],
             }
             for entry in found.entries
         ],
@@ -80,11 +84,12 @@ def _row(entry: Entry, percentile: str) -> dict[str, Any]:
     values = (
         entry.fleet,
         " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
-        ", ".join(f"{pool_text(p)} {p.weights} on {p.gpu}" for p in plan.pools),
+        ", ".join(f"{pool_text(p)} {p.weights}" + ("" if p.stages else f" on {p.gpu}") for p in plan.pools),
         _tidy(perf.output_tok_s),
         _tidy(perf.request_rate),
-        _tidy(latency(perf, "ttft_ms", percentile)),
-        _tidy(latency(perf, "tpot_ms", percentile)),
+        # Jobs have limits of their own: their latencies stand in a table by job.
+        None if entry.shares else _tidy(latency(perf, "ttft_ms", percentile)),
+        None if entry.shares else _tidy(latency(perf, "tpot_ms", percentile)),
         plan.cost_usd_per_hour if plan.cost_usd_per_hour is None else round(plan.cost_usd_per_hour, 2),
         _tidy(plan.usd_per_million_output_tokens),
         ("proved" if proof.status == "optimal" else f"gap {proof.gap:.2%}")
@@ -104,6 +109,7 @@ def _text(found: Comparison, asked: ComparisonRequest, percentile: str) -> str:
     lines = [rows_text([_row(entry, percentile) for entry in found.entries], "table").rstrip("\n"), ""]
     if found.winner:
         lines.append(found.why)
+    lines += _by_job(found, asked, percentile)
     lines += _shares(found)
     if found.marginal:
         rows = [
@@ -120,6 +126,16 @@ def _text(found: Comparison, asked: ComparisonRequest, percentile: str) -> str:
     if found.bucketing:
         lines += ["", found.bucketing]
     return "\n".join(lines) + "\n"
+
+
+def _by_job(found: Comparison, asked: ComparisonRequest, percentile: str, form: str = "table") -> list[str]:
+    """What the winner does for each job, where several models share the fleet."""
+    models = {job.name: job.job.model for job in asked.jobs}
+    rows = []
+    for name, plan in (share for e in found.entries if e.fleet == found.winner for share in e.shares):
+        row = _row(Entry(name, plan, None), percentile)
+        rows.append({"job": name, "model": models[name]} | {k: v for k, v in row.items() if k not in _OF_FLEETS})
+    return ["", f"Each model on {found.winner}", rows_text(rows, form).strip("\n")] if rows else []
 
 
 def _shares(found: Comparison) -> list[str]:

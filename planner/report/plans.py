@@ -6,6 +6,7 @@ from typing import Any
 
 from planner.plan import Performance, Plan, PlanFile, Pool
 from planner.report.formats import rows_text
+from planner.report.modes import compare_modes
 from planner.units import format_count
 
 
@@ -22,9 +23,11 @@ def draft_text(pool: Pool) -> str | None:
 
 
 def pool_text(pool: Pool) -> str:
-    """Write a pool as ``8 x tp8``, with its role where there are several."""
+    """Write a pool as ``8 x tp8``, with its role where there are several, or with the layers of each stage where these
+    stand on different GPU types."""
     role = "" if pool.role == "aggregated" else f"{pool.role} "
-    return f"{role}{pool.replicas} x {layout_text(pool)}"
+    stages = " | ".join(f"{s.first}-{s.end - 1} {s.gpu}{f' tp{s.tp}' if s.tp > 1 else ''}" for s in pool.stages)
+    return f"{role}{pool.replicas} x " + (f"layers {stages}," if stages else layout_text(pool))
 
 
 def plan_rows(found: PlanFile) -> list[dict[str, Any]]:
@@ -102,7 +105,8 @@ def plans_text(found: PlanFile) -> str:
     """The table, and under it what one should know of the first plan."""
     best = found.plans[0]
     lines = [rows_text(narrow_rows(found), "table").rstrip(), ""]
-    lines += [verdict(found), caveat(found, best), *note_lines(found)]
+    beside = [f"{line[0].upper()}{line[1:]}." for line in compare_modes(found)]
+    lines += [verdict(found), *beside, caveat(found, best), *note_lines(found)]
     if best.gpus_idle:
         fleet = best.gpus_total + best.gpus_idle
         lines.append(f"Idle: {best.gpus_idle} of {fleet} GPUs; this plan needs no more.")

@@ -39,11 +39,13 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """Bytes on the fullest GPU: weights, activations, and what each running request adds."""
+    """Bytes on the fullest GPU: weights, activations, and what each running request adds; ``capacity`` of it where
+    that is not the accelerator of the replica."""
 
     weights: float
     activations: float
     request: float
+    capacity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,8 @@ class Family:
     def gpu_memory(self, index: int) -> GpuMemory:
         """Bytes of one layout."""
         m = self.memory
-        return GpuMemory(self.held(m.weights, index), self.held(m.activations, index), self.held(m.request, index))
+        weights, activations, request = (self.held(values, index) for values in (m.weights, m.activations, m.request))
+        return GpuMemory(weights, activations, request, m.capacity)
 
     def only(self, kept: Sequence[Layout]) -> Family:
         """The same replica with some of the layouts."""

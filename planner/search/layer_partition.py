@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+
 from planner.errors import InputError
 from planner.units import Bytes, Seconds
 
@@ -123,13 +125,18 @@ class _Table:
 
     def stage_times(self) -> list[Seconds]:
         """Every time that a stage can take, sorted."""
-        found: set[float] = set()
+        found = []
         for a in range(len(self.types)):
-            for first in range(self.layers):
-                last = self.reach(a, first, self.seconds[a][-1])
-                spans = [self.seconds[a][end] - self.seconds[a][first] for end in range(first + 1, last + 1)]
-                found.update(span + send for span in spans for send in set(self.send[a]))
-        return sorted(found)
+            held = np.asarray(self.bytes[a])
+            fits = held[None, :] <= (held[:, None] + self.types[a].memory) * (1 + _ROUNDING)
+            fits &= np.arange(len(held))[None, :] > np.arange(len(held))[:, None]
+            until = np.asarray(self.seconds[a])
+            spans = np.unique((until[None, :] - until[:, None])[fits])
+            found += [spans + send for send in set(self.send[a])]
+        times = np.unique(np.concatenate(found)) if found else np.zeros(0)
+        # Sums of equal layers differ in their last digits; of each such cluster the largest stands for all.
+        apart = np.append(np.diff(times) > _ROUNDING * times[1:], True) if len(times) else np.zeros(0, dtype=bool)
+        return [float(t) for t in times[apart]]
 
     def cheapest(self, bottleneck: Seconds) -> Partition | None:
         """Least-price pipeline within the bottleneck, by layers of device counts.

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from planner.architecture.model import Model
 from planner.job.classes import WorkloadClass
 from planner.job.job import Job, Mode
+from planner.job.model_jobs import ONLY
+from planner.search.cross_type import Pipeline, pipeline_capacity, worthwhile_pipelines
 from planner.search.mixture import (
     Goal,
     Limits,
@@ -41,7 +44,8 @@ _POD_CLASSES = 4
 class Menu:
     """Templates of every GPU type, and by template and class one copy of it at its capacity.
 
-    ``rejections`` by GPU type: why layouts of it fell out.
+    ``rejections`` by GPU type: why layouts of it fell out. ``owners`` names the job of each class where several models
+    share a fleet.
     """
 
     templates: tuple[Template, ...]
@@ -49,6 +53,12 @@ class Menu:
     classes: tuple[WorkloadClass, ...]
     rejections: Mapping[str, Rejections] = field(default_factory=dict)
     pods: tuple[Pod, ...] = ()
+    pipelines: tuple[Pipeline, ...] = ()
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+    def owner(self, klass: str) -> str:
+        """Job of a class."""
+        return self.owners.get(klass, ONLY)
 
     def of(self, gpus: Sequence[str]) -> tuple[Template, ...]:
         """Templates on these GPU types only."""
@@ -63,14 +73,18 @@ def build_menu(
     classes: tuple[WorkloadClass, ...],
     progress: Progress | None = None,
     modes: Sequence[Mode] = ("aggregated",),
-    known: Sequence[Pod] | None = None,
+    known: Menu | None = None,
     drafting: Drafting | None = None,
+    *,
+    cross_type: Mapping[str, int] | None = None,
 ) -> Menu:
     """Evaluate every layout of every GPU type for every class, without any load of the job's own; with ``pd`` among
-    the modes also pods: those ``known``, or those that the classes with most tokens ask for."""
+    the modes also pods, with ``cross_type`` (GPUs by type) pipelines over two types of at most so many: those of a
+    ``known`` menu, or those that the classes with most tokens ask for."""
     candidates: dict[tuple[str, str], Candidate] = {}
     rejections: dict[str, Rejections] = {s.accelerator.id: Rejections() for s in supplies}
-    pods = {pod.name: pod for pod in known or ()}
+    pods = {pod.name: pod for pod in (known.pods if known else ())}
+    pipelines = {pipeline.name: pipeline for pipeline in (known.pipelines if known else ())}
     leading = sorted(classes, key=lambda c: (-c.rate * (c.isl + c.osl), c.name))[:_POD_CLASSES]
     for klass in classes:
         if progress is not None:
@@ -87,12 +101,24 @@ def build_menu(
             members = list(families(model, engine, supplies, alone, Outcome(), drafting=drafting))
             units = [(c.replica.accelerator.id, c.gpus, c.rate) for c in whole] if "aggregated" in modes else []
             pods.update({pod.name: pod for pod in worthwhile_pods(members, alone, units)})
+        if cross_type is not None and known is None and klass in leading:
+            if progress is not None:
+                progress(f"pipelines over two GPU types for {klass.name}")
+            units = [(c.replica.accelerator.id, c.gpus, c.rate) for c in whole]
+            shared = [replace(s, count=cross_type.get(s.accelerator.id, 0)) for s in supplies]
+            found = worthwhile_pipelines(model, engine, shared, alone, units)
+            pipelines.update({pipeline.name: pipeline for pipeline in found})
     for klass in classes if pods else ():
         if progress is not None:
             progress(f"prefill and decode pods for {klass.name}")
         for candidate in pod_capacities(list(pods.values()), _alone(job, klass)):
             candidates[template_name(candidate), klass.name] = candidate
-    return Menu(_templates(candidates), candidates, classes, rejections, tuple(pods.values()))
+    for klass, pipeline in product(classes, pipelines.values()):
+        rated = pipeline_capacity(pipeline, _alone(job, klass))
+        if rated is not None:
+            candidates[pipeline.name, klass.name] = rated
+    units_found = tuple(pods.values()), tuple(pipelines.values())
+    return Menu(_templates(candidates), candidates, classes, rejections, *units_found)
 
 
 def one_copy(candidate: Candidate) -> Candidate:
@@ -107,6 +133,8 @@ def template_name(candidate: Candidate) -> str:
     if candidate.mode == "pd":
         return pod_name(candidate)
     drafts = "" if replica.speculation is None else f" {replica.speculation}"
+    if replica.stages:
+        return f"layers {candidate.emitting.split} {replica.weights} kv {replica.kv}"
     return f"{replica.accelerator.id} {candidate.layout} {replica.weights} kv {replica.kv}{drafts}"
 
 
@@ -130,14 +158,14 @@ def _templates(candidates: Mapping[tuple[str, str], Candidate]) -> tuple[Templat
 def _template(name: str, capacity: Mapping[str, float], unit: Candidate) -> Template:
     pieces: dict[str, tuple[int, ...]] = {}
     for pool in unit.pools:
-        gpu = pool.replica.accelerator.id
-        pieces[gpu] = (*pieces.get(gpu, ()), *((pool.layout.gpus,) * pool.replicas))
+        for accelerator, size in pool.pieces:
+            pieces[accelerator.id] = (*pieces.get(accelerator.id, ()), *((size,) * pool.replicas))
     return Template(
         id=name,
-        model="model",
+        model=ONLY,
         gpus=unit.gpus_by_type,
         capacity=dict(capacity),
-        power=sum(pool.gpus * pool.replica.accelerator.power for pool in unit.pools),
+        power=sum(pool.power for pool in unit.pools),
         pieces={gpu: sizes for gpu, sizes in pieces.items() if len(sizes) > 1},
     )
 
@@ -164,7 +192,7 @@ def problem_of(
     goals: tuple[Goal, ...] | None = None,
 ) -> MixtureProblem:
     """The optimiser's question for these offers; ``goals`` by default cost of a rate, or throughput without one."""
-    classes = tuple(RequestClass(c.name, "model", c.rate * (scale or 1.0)) for c in menu.classes)
+    classes = tuple(RequestClass(c.name, menu.owner(c.name), c.rate * (scale or 1.0)) for c in menu.classes)
     usual = (Goal.THROUGHPUT, Goal.COST, Goal.GPUS) if scale is None else (Goal.COST, Goal.GPUS)
     templates = menu.of([offer.gpu for offer in offers])
     return MixtureProblem(templates, offers, classes, limits or Limits(), goals or usual)

@@ -22,6 +22,7 @@ from planner.search.ranking import Candidate, Share
 from planner.search.split_metrics import gpu_memory, roles_of, running, state_metrics
 from planner.search.splits import Members, pair_grid
 from planner.search.supply import Supply
+from planner.search.unit_table import WORTH, UnitTable
 from planner.serving.decode import decode_rate
 from planner.serving.latency import e2e
 from planner.serving.layout import Array, BoolArray, Layout
@@ -31,8 +32,6 @@ from planner.serving.replica import Replica
 
 # GPUs of one type in a pod. Sharing a queue among more replicas gains little, and larger deployments take more pods.
 POD_GPUS = 24
-# A pod is worth having when it carries this much more than smaller units on the same GPUs.
-WORTH = 0.003
 _COARSE = np.concatenate([np.geomspace(0.01, 0.4, 5), np.linspace(0.5, 1.0, 9)])
 _FINE = 12
 # Tables of D(B) are shared by rows, so the same pod seen alone differs in the third digit: stay clear of the edge.
@@ -102,25 +101,23 @@ def worthwhile_pods(members: Members, job: Job, whole: Iterable[tuple[str, int, 
         for _, size, rate in (unit for unit in whole if unit[0] == gpu and unit[1] <= POD_GPUS):
             table.rates[size, 0] = max(table.rates[size, 0], rate)
         table.enter(found[gpu, gpu], lambda first, second: (first + second, 0.0 * first))
-        alone[gpu] = table.close()[:, 0]
-        kept += table.kept()
+        alone[gpu] = table.closed()[:, 0]
+        kept += table.worthwhile()
     for first, second in combinations(types, 2):
         table = _Table(job)
         table.rates[:, 0], table.rates[0, :] = alone[first], alone[second]
         table.enter(found[first, second], lambda sending, receiving: (sending, receiving))
         table.enter(found[second, first], lambda sending, receiving: (receiving, sending))
-        table.close()
-        kept += table.kept()
+        kept += table.worthwhile()
     return kept
 
 
-class _Table:
+class _Table(UnitTable[Pod]):
     """Best rate by GPUs of two types [first, second], and the pod that reaches it where it is not made of others."""
 
     def __init__(self, job: Job) -> None:
+        super().__init__(POD_GPUS)
         self.job = job
-        self.rates = np.zeros((POD_GPUS + 1, POD_GPUS + 1))
-        self.pods: dict[tuple[int, int], Pod] = {}
 
     def enter(self, pairs: Sequence[tuple[PrefillPool, DecodePool]], place: object) -> None:
         """Note the best pod of every number of GPUs; ``place`` says which pool stands on which type."""
@@ -144,25 +141,10 @@ class _Table:
                 i, a, j, b = np.unravel_index(index[position], shape)
                 counts = [np.broadcast_to(n, shape)[i, a, j, b] for n in (grid.n_prefill, grid.n_decode)]
                 self.rates[cell] = rate[position]
-                self.pods[cell] = Pod(
+                self.units[cell] = Pod(
                     Side(prefill.supply, prefill.family.replica, prefill.family.layouts[i], int(counts[0])),
                     Side(decode.supply, decode.family.replica, decode.family.layouts[j], int(counts[1])),
                 )
-
-    def close(self) -> Array:
-        """Best rate by GPUs, whatever it is made of; forget the pods that two smaller units replace."""
-        best = np.zeros_like(self.rates)
-        for x, y in product(*(range(n) for n in best.shape)):
-            parts = best[: x + 1, : y + 1]
-            split = float((parts + parts[::-1, ::-1]).max())
-            best[x, y] = max(split, self.rates[x, y])
-            if (x, y) in self.pods and self.rates[x, y] <= split * (1 + WORTH):
-                del self.pods[x, y]
-        return best
-
-    def kept(self) -> list[Pod]:
-        """Pods that nothing smaller replaces, in the order of their GPUs."""
-        return [self.pods[cell] for cell in sorted(self.pods)]
 
 
 def pod_capacities(pods: Sequence[Pod], job: Job) -> Iterator[Candidate]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from planner.catalog.hardware import Accelerator
 from planner.job.job import Mode, Objective
 from planner.search.candidates import GpuMemory as GpuMemory
 from planner.search.candidates import Metrics
@@ -16,7 +17,7 @@ from planner.search.reject import Rejections
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
-from planner.units import UsdPerHour
+from planner.units import UsdPerHour, Watts
 
 Role = Literal["aggregated", "prefill", "decode", "attention", "ffn"]
 
@@ -24,8 +25,8 @@ Role = Literal["aggregated", "prefill", "decode", "attention", "ffn"]
 @dataclass(frozen=True, slots=True)
 class Share:
     """Equal replicas of one layout on one GPU type in one role; ``batch`` requests in work per attention rank,
-    ``slots`` how many fit; ``price`` US dollars per GPU and hour, None when unknown. Replicas of attention and
-    feed-forward workers make up ``instances`` of a split model, each with ``micro_batches`` in flight.
+    ``slots`` how many fit; ``price`` US dollars per GPU and hour (the mean of its GPUs), None when unknown. Replicas
+    of attention and feed-forward workers make up ``instances`` of a split model, each with ``micro_batches`` in flight.
     """
 
     role: Role
@@ -40,21 +41,39 @@ class Share:
     instances: int = 1
 
     @property
+    def pieces(self) -> tuple[tuple[Accelerator, int], ...]:
+        """GPUs of one replica that stand inside one node, by type: all of them, or those of each stage where the
+        stages of a pipeline stand on different types."""
+        stages = self.replica.stages
+        return tuple((s.replica.accelerator, s.tp) for s in stages) or ((self.replica.accelerator, self.layout.gpus),)
+
+    @property
     def gpus(self) -> int:
         """GPUs in use."""
-        return self.replicas * self.layout.gpus
+        return self.replicas * sum(size for _, size in self.pieces)
+
+    @property
+    def power(self) -> Watts:
+        """Board power of the GPUs in use, at its limit."""
+        return self.replicas * sum(size * accelerator.power for accelerator, size in self.pieces)
+
+    @property
+    def split(self) -> str:
+        """How one replica is cut, with the layers of each stage where these stand on different GPU types."""
+        return " | ".join(str(stage) for stage in self.replica.stages) or str(self.layout)
 
     @property
     def name(self) -> tuple[str, ...]:
         """A total order that does not depend on catalogs."""
         r = self.replica
         split = (f"{x:05d}" for x in self.layout)
-        return (r.accelerator.id, *split, r.weights, r.kv, f"{self.replicas:06d}", str(r.speculation or ""))
+        last = (f"{self.replicas:06d}", str(r.speculation or ""), *(str(stage) for stage in r.stages))
+        return (r.accelerator.id, *split, r.weights, r.kv, *last)
 
     def __str__(self) -> str:
         r = self.replica
         drafts = "" if r.speculation is None else f" {r.speculation}"
-        return f"{self.role} {r.accelerator.id} {self.layout} x{self.replicas} {r.weights}{drafts}"
+        return f"{self.role} {r.hardware} {self.split} x{self.replicas} {r.weights}{drafts}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +148,8 @@ class Candidate:
         """GPUs in use by catalog id."""
         found: dict[str, int] = {}
         for pool in self.pools:
-            name = pool.replica.accelerator.id
-            found[name] = found.get(name, 0) + pool.gpus
+            for accelerator, size in pool.pieces:
+                found[accelerator.id] = found.get(accelerator.id, 0) + pool.replicas * size
         return found
 
     @property
@@ -153,17 +172,7 @@ class Candidate:
     @property
     def joules_per_token(self) -> float:
         """Board power of the GPUs in use, at its limit, over output tokens/s."""
-        return sum(pool.gpus * pool.replica.accelerator.power for pool in self.pools) / self.output_rate
-
-    def terms(self, percentile: str) -> dict[str, float]:
-        """What the objectives are made of, to tell by which of them two modes differ."""
-        decoding = sum(pool.gpus for pool in self.pools if pool.role != "prefill")
-        return {
-            "decode rate of a decoding GPU": self.rate / decoding,
-            "GPUs that decode": float(decoding),
-            "TTFT": self.per_replica.ttft[percentile] * 1e3,
-            "TPOT": self.per_replica.tpot[percentile] * 1e3,
-        }
+        return sum(pool.power for pool in self.pools) / self.output_rate
 
     @property
     def name(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 A match is a layout and a number of replicas for each pool. All matches that a fleet allows are bounded from below in
 what the objective makes of them: no pool carries more than its own limits let it, whatever the other one is, and no
-first token comes before an idle decode pool lets it. Bounds are visited best first and evaluated exactly, by bisection
+first token comes before an idle decode pool lets it. Bounds are visited best first and evaluated exactly, by a search
 on the running batch, until none is left that could still be among the best: what comes out is optimal over all
 matches. Where a fleet allows too many of them the counts are thinned, and nothing is claimed.
 """
@@ -19,11 +19,12 @@ from planner.job.slo import QUANTILE
 from planner.search.candidates import lengths_of
 from planner.search.pools import DecodePool, PrefillPool
 from planner.search.supply import objective_of
+from planner.serving.bracket import last_kept
 from planner.serving.decode import decode_rate
-from planner.serving.latency import e2e, first_token_overhead
+from planner.serving.latency import e2e, handed_over_overhead
 from planner.serving.layout import Array, BoolArray, Layouts
 from planner.serving.pd import Pair, Role, SplitFlow, handover
-from planner.serving.transfer import TransferOptions, pieces_of, request_kv_bytes, transfer
+from planner.serving.transfer import TransferOptions, pieces_of, sent_bytes, transfer
 
 _LOADS = np.concatenate(
     [np.geomspace(1e-4, 0.1, 20, endpoint=False), np.linspace(0.1, 0.9, 80), 1 - np.geomspace(0.095, 1e-4, 40)]
@@ -31,7 +32,7 @@ _LOADS = np.concatenate(
 MOST_MATCHES = 2_000_000
 _MOST_EXACT = 60_000
 _CHUNK = 2048
-_BISECTIONS = 40
+_FAR = 10.0
 _EMPTY = 1e-4
 Indices = np.ndarray
 
@@ -133,7 +134,7 @@ def _reach(prefill: PrefillPool, decode: DecodePool, i: Indices, count: Array, j
     least end-to-end seconds [layouts, layouts] of a request."""
     lengths, percentile = lengths_of(job.workload), job.slo.percentile
     times = prefill.times.rows(np.arange(len(prefill.gpus)), 1)
-    size = request_kv_bytes(decode.family.replica, lengths.isl)
+    size = sent_bytes(prefill.family.replica, decode.family.replica, lengths.isl, TransferOptions())
     across = Layouts.of(decode.family.layouts)
     across = Layouts(*(x.reshape(1, -1) for x in (across.tp, across.attention_dp, across.pp, across.ep, across.cp)))
     pools = (prefill.family.replica, decode.family.replica, prefill.family.columns, across)
@@ -143,7 +144,7 @@ def _reach(prefill: PrefillPool, decode: DecodePool, i: Indices, count: Array, j
     pieces = pieces_of(prefill.family.replica, times.chunks, TransferOptions())
     joining = 0.5 if percentile == "mean" else QUANTILE[percentile]
     tokens = decode.family.replica.tokens_per_step
-    before = first_token_overhead(decode.family.replica.engine, decode.alone, tokens) + joining * decode.alone * tokens
+    before = handed_over_overhead(decode.family.replica.engine, decode.alone, tokens) + joining * decode.alone * tokens
     least = before[None, :] + sent / pieces
     slack = np.full_like(least, np.inf) if job.slo.ttft is None else job.slo.ttft - least
     answer = lengths.decodes * decode.alone[None, :]
@@ -212,13 +213,7 @@ def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow, Array]:
     else:
         if objective_of(job) == "latency":
             top = np.minimum(top, 1.0)
-        low, high = np.minimum(np.full_like(top, _EMPTY), top), top.copy()
-        whole = keeps(at(top), job)
-        for _ in range(_BISECTIONS):
-            middle = 0.5 * (low + high)
-            enough = keeps(at(middle), job)
-            low, high = np.where(enough, middle, low), np.where(enough, high, middle)
-        flow = at(np.where(whole, top, low))
+        flow = at(last_kept(lambda batch: margin(at(batch), job), np.minimum(np.full_like(top, _EMPTY), top), top))
         kept = keeps(flow, job)
     p = job.slo.percentile
     seconds = e2e(flow.ttft(p), flow.tpot(p), pair.lengths.osl)
@@ -229,13 +224,19 @@ def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow, Array]:
 
 def keeps(flow: SplitFlow, job: Job) -> BoolArray:
     """Whether a steady state keeps every limit."""
+    return np.asarray(margin(flow, job) >= 0)
+
+
+def margin(flow: SplitFlow, job: Job) -> Array:
+    """How far a steady state is from its nearest limit, as a share of it; negative where a limit is missed."""
     p = job.slo.percentile
     ttft, tpot = flow.ttft(p), flow.tpot(p)
     seen = {"ttft": ttft, "tpot": tpot, "e2e": e2e(ttft, tpot, flow.lengths.osl)}
-    kept = np.isfinite(ttft) & np.isfinite(flow.batch)
+    left = np.ones_like(flow.rate)
     for name, limit in job.slo.limits.items():
-        kept = kept & (seen[name] <= limit * (1 + 1e-9))
-    return np.asarray(kept)
+        left = np.minimum(left, 1.0 + 1e-9 - seen[name] / limit)
+    # Beyond the capacity nothing is finite: as far off as can be told.
+    return np.where(np.isfinite(ttft) & np.isfinite(flow.batch), np.maximum(left, -_FAR), -_FAR)
 
 
 @dataclass(slots=True)

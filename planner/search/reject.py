@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -21,6 +22,14 @@ class Rejected:
 
     def __str__(self) -> str:
         return f"{self.candidate}: needs {self.need}, has {self.have}"
+
+
+def rows_of(ledgers: Iterable[Rejections]) -> list[tuple[str, int, str]]:
+    """Rows of several ledgers as of one."""
+    whole = Rejections()
+    for ledger in ledgers:
+        whole.merge(ledger)
+    return whole.rows()
 
 
 @dataclass(slots=True)

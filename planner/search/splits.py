@@ -21,7 +21,7 @@ from planner.search.rate_matching import MOST_MATCHES, Matches, best_matches, be
 from planner.search.reject import Rejected
 from planner.search.split_metrics import Match, candidates_of, closed_matches
 from planner.search.supply import Supply, objective_of
-from planner.serving.latency import first_token_overhead
+from planner.serving.latency import handed_over_overhead
 from planner.serving.layout import Array, Layouts
 from planner.serving.pd import Role, handover
 from planner.serving.transfer import TransferOptions
@@ -254,7 +254,7 @@ def _slack(prefill: PrefillPool, decode: DecodePool, job: Job) -> tuple[Array, t
     exposed = link.seconds(0.0, own)
     tpot = decode.tpot[None, :]
     tokens = decode.family.replica.tokens_per_step
-    overhead = first_token_overhead(decode.family.replica.engine, tpot, tokens) + tpot * tokens
+    overhead = handed_over_overhead(decode.family.replica.engine, tpot, tokens) + tpot * tokens
     limits = [x for x in (job.slo.ttft, job.slo.e2e) if x is not None]
     slack = np.broadcast_to(min(limits, default=np.inf) - overhead - exposed, exposed.shape)
     ranks = prefill.family.columns.attention_dp / link.sending.egress, across.attention_dp / link.sending.ingress

@@ -30,7 +30,7 @@ from planner.cost.gemm import gemm_seconds
 from planner.serving.ffn_messages import Messages, dispatch_bytes, messages
 from planner.serving.ffn_worker import FfnWorkers, each_layer
 from planner.serving.iteration import ACTIVATION_BYTES, IN_GRAPH_LAUNCH, Work, iteration_ledger
-from planner.serving.layout import Array, Layout, Layouts, floats
+from planner.serving.layout import Array, Layout, Layouts, distinct, floats
 from planner.serving.legality import ShapeProblem
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
@@ -227,8 +227,17 @@ class AttentionFfn:
 
     def _attention(self, workers: Workers, sequences: Array, context: ArrayLike) -> dict[str, Array]:
         """Seconds by operator of one micro-batch on an attention rank."""
-        work = Work(sequences=sequences, context=context)
-        return dict(iteration_ledger(attention_half(self.attention), workers.attention_layouts, work).seconds)
+        layouts, context = workers.attention_layouts, floats(context)
+        if sequences.ndim < 2 or context.shape[1:] not in ((), (1,)):
+            work = Work(sequences=sequences, context=context)
+            return dict(iteration_ledger(attention_half(self.attention), layouts, work).seconds)
+        # A table of many splits: what a rank does knows only its width and its requests, not how many ranks there are.
+        kept, like = distinct(layouts.tp, context.reshape(-1, 1), sequences)
+        ones = np.ones((len(kept), 1))
+        few = Layouts(layouts.tp[kept], ones, ones, ones)
+        work = Work(sequences=sequences[kept], context=context[kept] if context.size > 1 else context)
+        ledger = iteration_ledger(attention_half(self.attention), few, work)
+        return {name: s[like] if s.ndim > 1 and len(s) > 1 else s for name, s in ledger.seconds.items()}
 
     def _around_blocks(self, tokens: Array, sent: Array) -> Array:
         """Seconds, over all layers, of what attention GPUs do for the feed-forward half: norm and residual (four passes

@@ -71,7 +71,9 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     # Each of the running requests brings its chunks once in osl-1 tokens; above one at a time they ride together.
     riding = np.where(single, 1.0, micro / (lengths.decodes / tokens) * chunks)
     seats = np.maximum(budget / chunk, 1.0)
-    prompts = np.clip(riding, 1.0, seats)
+    # An engine that looks at its queue now and then finds all prompts that came since.
+    found = riding * (replica.engine.receive_interval if exclusive else 1.0)
+    prompts = np.clip(found, 1.0, seats)
     together, stalls = barrier(riding, layouts.attention_dp)
     beside = Work(0.0 if exclusive else micro, context, chunk * prompts, prefix, prompts, together)
     mixed = iteration_seconds(replica, layouts, beside)

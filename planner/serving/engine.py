@@ -12,12 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from planner.catalog.files import catalog_root
 from planner.errors import InputError, UnknownNameError
 from planner.job.tuning import Tuning
 from planner.units import GIB, Bytes, Seconds
+
+
+class Recipe(NamedTuple):
+    """Settings of published launch commands that delay the first token: see `Engine`."""
+
+    decode_steps: float
+    receive_interval: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +55,20 @@ class Engine:
     communication_overlap, two_batch_overlap : what of the messages is hidden, see serving/overlap.py.
     redundant_experts : further copies of busy experts on each expert-parallel rank.
     expert_imbalance : tokens of the busiest expert-parallel rank over the mean where that is known; 0 derives it.
-    offset : front-end time before the first token; decode_steps : iterations before the client sees it.
+    offset : front-end time before the first token; decode_steps : iterations before the client sees it, of which it
+        waits the half of ``receive_interval`` for the scheduler to look at its queue, since that many pass between
+        two looks.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``, on AMD
         in ``exchange_start_amd``), "fastest" takes gather and reduce-scatter where that is less.
     cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
     draft_step : host work of one drafting pass of speculative decoding.
+    handover_steps : decode iterations that a request passes in the queues of a decode worker before it runs.
     transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
-    published_fp8 : whether it serves the model maker's own 8-bit checkpoint, else one that it quantises per tensor.
-    vendor, vendor_decode_steps : the vendor of the GPUs it runs on (empty: any), and ``decode_steps`` of the recipes
-        published for a vendor; see `on`.
-    transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
+    vendor, recipes : the vendor of the GPUs it runs on (empty: any), and what the recipes published for a vendor
+        change; see `on`.
+    transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer; ``kv_transfer``
+        the same as the user has it, and ``kv_compression`` its bytes over those on the wire (0: as they are).
     """
 
     id: str
@@ -98,21 +108,24 @@ class Engine:
     exchange_start_amd: Seconds = 0.0
     cache_math: bool = False
     transfer_stages: bool = True
-    published_fp8: bool = True
+    handover_steps: float = 0.0
     vendor: str = ""
-    vendor_decode_steps: tuple[tuple[str, float], ...] = ()
+    receive_interval: float = 1.0
+    recipes: tuple[tuple[str, Recipe], ...] = ()
     draft_step: Seconds = 0.0
     context_exchange: Literal["gather", "ring"] = "gather"
     communication_overlap: float = 0.0
     two_batch_overlap: bool = False
     redundant_experts: int = 0
     expert_imbalance: float = 0.0
+    kv_transfer: Literal["request", "chunk", "layer"] | None = None
+    kv_compression: float = 0.0
 
     def on(self, vendor: str) -> Engine:
         """The engine as the published recipes for GPUs of ``vendor`` run it; any other vendor keeps the usual ones."""
-        recipes = dict(self.vendor_decode_steps)
-        steps = recipes.get(vendor, recipes.get("", self.decode_steps))
-        return replace(self, vendor=vendor, decode_steps=steps)
+        recipes = dict(self.recipes)
+        recipe = recipes.get(vendor, recipes.get("", Recipe(self.decode_steps, self.receive_interval)))
+        return replace(self, vendor=vendor, **recipe._asdict())
 
     def tuned(self, tuning: Tuning) -> Engine:
         """The profile with what the user knows better."""
@@ -193,6 +206,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"engine profile {path.name}: {problem}") from None
 
 
+def _recipe(first_token: Mapping[str, Any]) -> Recipe:
+    return Recipe(*(float(first_token[name]) for name in Recipe._fields))
+
+
 def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
     batching, memory, overhead, first = (
         data["batching"],
@@ -201,7 +218,8 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         data["first_token"],
     )
     kernels = data["kernels"]
-    recipes = {vendor: float(changes["decode_steps"]) for vendor, changes in first.get("vendor", {}).items()}
+    recipe = _recipe(first)
+    recipes = {vendor: _recipe({**first, **changes}) for vendor, changes in first.get("vendor", {}).items()}
     return Engine(
         id=name,
         policy=str(batching["policy"]),
@@ -232,17 +250,17 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         collective_wait=kernels["collective_wait_us"] * 1e-6,
         evenness=float(kernels["expert_evenness"]),
         offset=first["offset_ms"] * 1e-3,
-        decode_steps=float(first["decode_steps"]),
+        **recipe._asdict(),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
+        handover_steps=float(data["transfer"]["handover_steps"]),
         transfer_stages=bool(data["transfer"]["stages"]),
         context_exchange=data["context"]["exchange"],
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         exchange_start_amd=data["experts"]["exchange_start_amd_us"] * 1e-6,
         cache_math=bool(kernels["attention_in_cache_type"]),
-        published_fp8=bool(data["checkpoints"]["published_fp8"]),
-        vendor_decode_steps=(("", float(first["decode_steps"])), *recipes.items()),
+        recipes=(("", recipe), *recipes.items()),
         draft_step=overhead["draft_step_us"] * 1e-6,
         communication_overlap=float(kernels["communication_overlap"]),
         two_batch_overlap=bool(data["experts"]["two_batch_overlap"]),

@@ -19,7 +19,7 @@ from planner.architecture.linears import expert_linears
 from planner.architecture.model import DenseFfn, Layer, Model, MoeFfn, Part
 from planner.cost.moe import EVEN, experts_seconds, loaded_rank
 from planner.serving.iteration import Work, iteration_ledger
-from planner.serving.layout import Array, Layout, Layouts, floats
+from planner.serving.layout import Array, Layout, Layouts, distinct, floats
 from planner.serving.legality import ShapeProblem, shape_problem
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
@@ -114,6 +114,14 @@ class FfnWorkers:
 
         Norms, the router and the quantisation of what travels are the attention side's.
         """
+        if tokens.ndim < 2:
+            return self._seconds(tokens)
+        # A table of many splits: rows with the same workers and tokens ask the same.
+        kept, like = distinct(self.count, self.gpus, self.ep, self.sharing, tokens)
+        few = FfnWorkers(self.replica, *(x[kept] for x in (self.count, self.gpus, self.ep, self.sharing)))
+        return np.broadcast_to(few._seconds(tokens[kept]), (len(kept), tokens.shape[1]))[like]
+
+    def _seconds(self, tokens: Array) -> Array:
         half = ffn_half(self.replica)
         dense = replace(half, model=replace(half.model, layers=each_layer(half.model, _only_dense)))
         cut = np.ones_like(self.count) if half.has_experts else self.sharing

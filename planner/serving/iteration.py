@@ -47,12 +47,14 @@ from planner.serving.layout import Array, Layouts, floats
 from planner.serving.overlap import half_of, hide_all_reduces, two_batches
 from planner.serving.replica import Replica
 from planner.serving.speculation import Speculation
+from planner.serving.stages import staged_ledger
 from planner.serving.work import Ledger, Work
 
 __all__ = ["ACTIVATION_BYTES", "Ledger", "Work", "draft_layouts", "iteration_ledger", "iteration_seconds"]
 
 # Inside a captured graph a kernel starts without the host; what is left between kernels is the engine's layer gap.
 IN_GRAPH_LAUNCH = 0.0
+_BY_BLOCK = "fp8_block"
 
 
 _SLOWDOWN = {
@@ -88,6 +90,8 @@ def iteration_ledger(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     A replica that speculates drafts first and then checks the draft: its iteration yields ``replica.tokens_per_step``
     tokens per request.
     """
+    if replica.stages:
+        return staged_ledger(replica, work, _one_pass)
     speculation = replica.speculation
     if speculation is None:
         return _one_pass(replica, layouts, work)
@@ -139,7 +143,8 @@ def _single_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     pass_ = _Pass(replica, layouts, work)
     for group in replica.groups:
         pass_.layer(group.layer, float(group.count))
-    pass_.head()
+    if replica.samples:
+        pass_.head()
     pass_.between_stages()
     hide_all_reduces(pass_.ledger, replica.engine.communication_overlap)
     pass_.overheads()
@@ -249,26 +254,28 @@ class _Pass:
     ) -> None:
         for inputs, outputs, part, copies in _fused(linears, self.layouts, kv_heads):
             form = self.replica.formats[part]
+            arrives = quantised and np.all(inputs == float(self.hidden))
             seconds = gemm_seconds(
                 self.tokens,
                 outputs,
                 inputs,
                 math=form.math,
                 weight_bytes=form.bytes_per_weight,
-                quantise_activations=not (quantised and np.all(inputs == float(self.hidden))),
+                quantise_activations=form.math == _BY_BLOCK and not arrives,
                 **self.common,
             )
             self._add(name, seconds, times * copies)
             self._quantised(form, times)
 
-    def _quantised(self, form: WeightFormat, times: Array, inputs: float = 1.0) -> None:
-        """Kernels that bring ``inputs`` of products to block-scaled 8 bits (one scale for 128 elements of a token).
+    def _quantised(self, form: WeightFormat, times: Array) -> None:
+        """The kernel that brings the input of a product to block-scaled 8 bits (one scale for 128 elements of a token).
 
-        Each starts on its own: 1.4 to 2.4 us in a captured graph on an H200 (benchmarks/data/kernels_h200.csv), plus
-        what the next one waits. Per-tensor and 4-bit scales are fused into the norm or activation before.
+        It starts on its own: 1.4 to 2.4 us in a captured graph on an H200 (benchmarks/data/kernels_h200.csv), plus
+        what the next one waits. Per-tensor and 4-bit scales are fused into the norm or activation before; what routed
+        experts quantise is in the measured times of their operator.
         """
-        if form.math == "fp8_block":
-            self.ledger.add("kernel gaps", np.asarray(inputs * self.replica.engine.quantise_gap), times)
+        if form.math == _BY_BLOCK:
+            self.ledger.add("kernel gaps", np.asarray(self.replica.engine.quantise_gap), times)
 
     def _mixer(self, layer: Layer, times: Array) -> None:
         match layer.mixer:
@@ -396,7 +403,6 @@ class _Pass:
             math=form.math, weight_bytes=form.bytes_per_weight,
             evenness=self.replica.engine.evenness, rows=rows, active=active, **self.common,
         )  # fmt: skip
-        self._quantised(form, times, inputs=2.0)  # of the first and of the last product
         self._add("experts", seconds, times, moved=self._expert_bytes(ffn, tokens, form.bytes_per_weight))
 
     def _expert_bytes(self, ffn: MoeFfn, tokens: Array, weight_bytes: float) -> Array:

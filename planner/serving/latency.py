@@ -48,6 +48,13 @@ def first_token_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Ar
     return np.asarray(engine.offset + engine.decode_steps * tpot * tokens)
 
 
+def handed_over_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Array:
+    """The same where another pool computed the prompt: the request also passes the decode worker's queues, one an
+    iteration.
+    """
+    return np.asarray(first_token_overhead(engine, tpot, tokens) + engine.handover_steps * tpot * tokens)
+
+
 def luck(s: Steps, osl: ArrayLike) -> Array:
     """Deviation of a request's seconds per token because drafts are accepted by chance: L tokens need a number of steps
     whose variance is L*variance/E^3 (renewal theory), so D*sqrt(variance/(E*L)); 0 without speculation."""
@@ -57,9 +64,13 @@ def luck(s: Steps, osl: ArrayLike) -> Array:
 def open_loop_ttft(point: OpenLoop, engine: Engine, statistic: str) -> Array:
     """TTFT under Poisson arrivals: overhead + wait for earlier prompts + rest of the running iteration + own
     prefill.
+
+    The overhead holds the mean wait for the scheduler to look at its queue; percentiles see its spread over the
+    iterations between two looks.
     """
     queue = wait(point.prefill_load, point.steps.prefill, statistic)
-    residual = point.steps.iteration * (0.5 if statistic == "mean" else QUANTILE[statistic])
+    share = 0.5 if statistic == "mean" else QUANTILE[statistic]
+    residual = point.steps.iteration * (share + (share - 0.5) * (engine.receive_interval - 1.0))
     return first_token_overhead(engine, point.tpot, point.steps.tokens) + queue + residual + point.steps.own_prefill
 
 

@@ -11,11 +11,25 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Indices = NDArray[np.intp]
 
 
 def floats(value: ArrayLike) -> Array:
     """Return ``value`` as an array of floats."""
     return np.asarray(value, dtype=np.float64)
+
+
+def distinct(*columns: Array) -> tuple[Indices, Indices]:
+    """Rows that differ in any of ``columns`` [rows or 1, any], and for every row the position of its like among them.
+
+    Operators cost by the element, and many rows of a search ask the same. Numbers that agree to ten digits count as
+    equal: products in another order end in other last bits.
+    """
+    rows = max(len(column) for column in columns)
+    mantissa, exponent = np.frexp(np.concatenate([np.broadcast_to(c, (rows, c.shape[1])) for c in columns], axis=1))
+    key = np.ldexp(np.round(np.ldexp(mantissa, 33)), exponent)
+    _, kept, like = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    return kept, like.reshape(-1)
 
 
 class Layout(NamedTuple):

@@ -67,6 +67,9 @@ def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bo
     room = utilisation * usable - weights - activations - reserve (or utilisation of what weights leave, for engines
     that count so); slots = room / request. Every stage holds its layers' share of the cache of all micro-batches.
     """
+    if replica.stages:
+        parts = [memory(stage.replica, stage.layouts, lengths, together=together) for stage in replica.stages]
+        return min(parts, key=lambda part: (float(part.slots.min()), float(part.room.min())))
     engine, capacity = replica.engine, replica.accelerator.memory
     weights = weight_bytes_per_gpu(replica, layouts) + draft_weight_bytes_per_gpu(replica, layouts)
     activations = activation_bytes_per_gpu(replica, layouts)
@@ -95,11 +98,12 @@ def weight_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
     stages = np.ceil(len(replica.model.layers) / layouts.pp) / len(replica.model.layers)
     model = replica.model
     table = model.vocab * model.hidden / layouts.tp
-    embedding = table * replica.formats[Part.EMBEDDING].bytes_per_weight
-    head = table * replica.formats[Part.HEAD].bytes_per_weight
+    embedding = table * replica.formats[Part.EMBEDDING].bytes_per_weight * replica.embeds
+    head = table * replica.formats[Part.HEAD].bytes_per_weight * replica.samples
     # The first stage holds the embedding, the last the head; without stages one GPU holds both, tied ones once.
-    ends = np.where(layouts.pp > 1, np.maximum(embedding, head), head if model.tied_embeddings else embedding + head)
-    positions = model.positions * model.hidden * replica.formats[Part.EMBEDDING].bytes_per_weight
+    tied = model.tied_embeddings and replica.embeds and replica.samples
+    ends = np.where(layouts.pp > 1, np.maximum(embedding, head), head if tied else embedding + head)
+    positions = model.positions * model.hidden * replica.formats[Part.EMBEDDING].bytes_per_weight * replica.embeds
     return np.asarray(total * stages + ends + positions)
 
 
@@ -166,7 +170,7 @@ def activation_bytes_per_gpu(replica: Replica, layouts: Layouts) -> Array:
             width = group.layer.ffn.width * group.layer.ffn.top_k * (2 if group.layer.ffn.gated else 1)
             widest = np.maximum(widest, width * layouts.token_groups / (layouts.ep * layouts.expert_tp))
     hidden = (_LIVE_COPIES * model.hidden + widest) * tokens * 2.0 / layouts.cp
-    logits = min(replica.engine.max_sequences, 512.0) * model.vocab / layouts.tp * _LOGIT_BYTES
+    logits = min(replica.engine.max_sequences, 512.0) * model.vocab / layouts.tp * _LOGIT_BYTES * replica.samples
     return np.asarray(hidden + logits)
 
 

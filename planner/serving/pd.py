@@ -16,7 +16,7 @@ from planner.cost.moe import largest_of
 from planner.job.slo import QUANTILE
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
-from planner.serving.latency import first_token_overhead, wait, z_score
+from planner.serving.latency import handed_over_overhead, wait, z_score
 from planner.serving.layout import Array, BoolArray, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
@@ -27,7 +27,7 @@ from planner.serving.transfer import (
     TransferOptions,
     exposed_seconds,
     pieces_of,
-    request_kv_bytes,
+    sent_bytes,
     transfer,
 )
 
@@ -105,7 +105,7 @@ class Handover:
 
 def handover(prefill: Role, decode: Role, lengths: Lengths, chunks: Array, options: TransferOptions) -> Handover:
     """Links between two pools. All prompt tokens travel, prefix hits too; attention ranks send side by side."""
-    size = request_kv_bytes(decode.replica, lengths.isl) / floats(options.compression)
+    size = sent_bytes(prefill.replica, decode.replica, lengths.isl, options)
     sending = transfer(
         prefill.replica, decode.replica, prefill.layouts, decode.layouts, size, inside=one_domain(prefill, decode)
     )
@@ -206,7 +206,7 @@ class SplitFlow:
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
         tokens = self.roles[1].replica.tokens_per_step
         joining = self.mean_tpot * tokens * (0.5 if statistic == "mean" else QUANTILE[statistic])
-        overhead = first_token_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens)
+        overhead = handed_over_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens)
         computed = self.prefill.wait(share, replicas, statistic) + self.prefill.own(share)
         return overhead + computed + self.exposed + joining
 
@@ -273,7 +273,7 @@ class Pair:
             # An arrival meets the others, not itself: one request alone never waits.
             queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
             own = times.own(share)
-            overhead = first_token_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
+            overhead = handed_over_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
             ttft = overhead + queue + own + self.link.seconds(rate, own)
             return tpot, rate, ttft
 

@@ -21,9 +21,34 @@ from planner.catalog.hardware import Accelerator
 from planner.cost.collective import Topology
 from planner.cost.efficiency import Efficiency
 from planner.serving.engine import Engine
+from planner.serving.layout import Layout, Layouts
 from planner.serving.speculation import Speculation
 
 KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5625}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Layers ``first`` (included) to ``end`` (excluded) on ``tp`` GPUs; ``replica`` has these layers only."""
+
+    replica: Replica
+    tp: int
+    first: int
+    end: int
+
+    @property
+    def gpu(self) -> str:
+        """Catalog id of its GPUs."""
+        return self.replica.accelerator.id
+
+    @property
+    def layouts(self) -> Layouts:
+        """Its split, as a column."""
+        return Layouts.of([Layout(self.tp)])
+
+    def __str__(self) -> str:
+        wide = f" tp{self.tp}" if self.tp > 1 else ""
+        return f"{self.first}-{self.end - 1} {self.gpu}{wide}"
 
 
 @dataclass(frozen=True)
@@ -35,6 +60,9 @@ class Replica:
     weights : precision name (``bf16``, ``fp8``, ``fp4``, ``int8``, ``int4``) or ``checkpoint``.
     kv : KV cache precision, a key of ``KV_BYTES``.
     speculation : how it drafts tokens, None for one token per iteration.
+    embeds, samples : whether it holds the embedding and the head; stages of a pipeline may not.
+    stages : pipeline stages on different GPU types, see serving/stages.py; ``accelerator`` is then that of the first
+        one. Empty where all stages are alike.
     """
 
     model: Model
@@ -44,6 +72,26 @@ class Replica:
     weights: str = "bf16"
     kv: str = "bf16"
     speculation: Speculation | None = None
+    embeds: bool = True
+    samples: bool = True
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def hardware(self) -> str:
+        """GPU types that it stands on."""
+        types = dict.fromkeys(stage.gpu for stage in self.stages)
+        return "+".join(types) if types else self.accelerator.id
+
+    @property
+    def accelerators(self) -> tuple[Accelerator, ...]:
+        """Of every GPU type that it stands on."""
+        found = {stage.gpu: stage.replica.accelerator for stage in self.stages}
+        return tuple(found.values()) or (self.accelerator,)
+
+    def part(self, first: int, end: int) -> Replica:
+        """The replica of some of the layers, with the embedding or the head if these are the first or the last."""
+        model = replace(self.model, layers=self.model.layers[first:end])
+        return replace(self, model=model, embeds=first == 0, samples=end == len(self.model.layers))
 
     @cached_property
     def formats(self) -> Mapping[Part, WeightFormat]:
@@ -51,10 +99,10 @@ class Replica:
 
         Block-scaled 4-bit weights are widened in registers (bf16 products) unless the GPU has 4-bit units, where
         engines multiply them by 8-bit activations. At fp8 an engine serves the checkpoint that the model's maker
-        published (``published_fp8``: scaled by block or by tensor), unless it quantises one of its own.
+        published (``published_fp8``: scaled by block or by tensor).
         """
         block_scaled = "fp4" in self.accelerator.flops
-        by_maker = FORMATS[self.model.published_fp8 if self.engine.published_fp8 else "fp8"]
+        by_maker = FORMATS[self.model.published_fp8]
 
         def runs(form: WeightFormat) -> WeightFormat:
             if form.native_math == "fp8" and block_scaled:

@@ -86,18 +86,25 @@ def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -
     ``tpot`` seconds prices the iterations that pass before a client sees its first token; ``hash_tokens`` tokens per
     hash id of a trace turns the prefix cache on, and routing that looks for it.
     """
-    return Deployment(pool(served, step_model(served), tpot, hash_tokens))
+    engine = served.replica.engine
+    looks = int(engine.receive_interval) if engine.prefill == "exclusive" else 1
+    return Deployment(pool(served, step_model(served), tpot, hash_tokens, looks=looks))
 
 
-def pool(served: Served, steps: TabulatedSteps, tpot: float, hash_tokens: int | None) -> Pool:
-    """Equal replicas behind a router that prefers the least loaded, or the one that holds the prefix."""
+def pool(served: Served, steps: TabulatedSteps, tpot: float, hash_tokens: int | None, *, looks: int = 1) -> Pool:
+    """Equal replicas behind a router that prefers the least loaded, or the one that holds the prefix; ``looks``
+    iterations pass between two looks of the scheduler at its queue.
+    """
     engine, how = served.replica.engine, served.replica.speculation
+    tokens = served.replica.tokens_per_step
+    overhead = float(first_token_overhead(engine, floats(tpot), tokens))
     settings = EngineSettings(
         policy=Policy(engine.policy),
         token_budget=int(engine.chunk_tokens),
         block_tokens=engine.block_tokens,
         prefix_cache=bool(hash_tokens),
         hash_tokens=hash_tokens or engine.block_tokens,
+        receive_interval=looks,
     )
     return Pool(
         steps=steps,
@@ -106,6 +113,7 @@ def pool(served: Served, steps: TabulatedSteps, tpot: float, hash_tokens: int | 
         attention_dp=served.simulated_ranks,
         stages=served.layout.pp,
         routing=Routing.PREFIX_AWARE if hash_tokens else Routing.LEAST_LOADED,
-        offset=float(first_token_overhead(engine, floats(tpot), served.replica.tokens_per_step)),
+        offset=overhead,
+        look_wait=min(0.5 * (looks - 1) * tpot * tokens, overhead),
         drafts=None if how is None else Drafts(how.tokens_per_step, how.variance, how.tokens + 1),
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from planner.serving.afd import AttentionFfn, Workers, barrier
-from planner.serving.latency import first_token_overhead
+from planner.serving.latency import handed_over_overhead
 from planner.serving.layout import Array, Layout, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.pd import Role, handover
@@ -68,7 +68,7 @@ def _unseen(workers: Workers, served: Served, sequences: Array) -> Array:
 
 def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
-    overhead = float(first_token_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
+    overhead = float(handed_over_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
     first = pool(prefill, step_model(prefill, stages=prefill.layout.pp), tpot, hash_tokens)
     first = replace(first, stages=1, offset=overhead)

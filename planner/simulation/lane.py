@@ -108,6 +108,8 @@ class Lane:
 
     def growth(self, iterations: int) -> int:
         """KV blocks that the next ``iterations`` iterations allocate."""
+        if iterations == 1:
+            return self.needs[self.count % self.block]
         if self.block == 1:
             return self.sequences * iterations
         full, rest = divmod(iterations, self.block)

@@ -54,13 +54,13 @@ class Rank:
 
     # -- what the iteration does -------------------------------------------------------------------------
 
-    def plan(self, now: float) -> bool:
-        """Choose the work of the next iteration; return whether it prefills."""
+    def plan(self, now: float, *, looks: bool = True) -> bool:
+        """Choose the work of the next iteration; return whether it prefills. Without a look nothing new is seen."""
         self.pending_blocks = 0
-        if self.waiting and self.waiting[0].ready:
+        if looks and self.waiting and self.waiting[0].ready:
             self._start_transferred(now)
         if self.exclusive:
-            if self._fill_chunks(now, True):
+            if self._fill_chunks(now, looks):
                 self.decoding = False
                 return True
             self._make_room()
@@ -68,7 +68,7 @@ class Rank:
             return False
         preempted = self.grows and self._make_room()
         self.decoding = True
-        return self._fill_chunks(now, not preempted)
+        return self._fill_chunks(now, looks and not preempted)
 
     def join(self, request: Request) -> None:
         """Let a request whose prompt is computed decode, in the emptiest micro-batch."""
@@ -92,7 +92,10 @@ class Rank:
         if not self.grows:
             return iterations
         free = self.total_blocks - self.used_blocks
-        if sum(lane.most_growth(iterations) for lane in self.lanes) <= free or self.growth(iterations) <= free:
+        most = 0
+        for lane in self.lanes:
+            most += lane.most_growth(iterations)
+        if most <= free or self.growth(iterations) <= free:
             return iterations
         low, high = 1, iterations  # growth(low) fits: _make_room saw to it
         while high - low > 1:

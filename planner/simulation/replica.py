@@ -63,6 +63,9 @@ class Replica:
         self.token_gaps = shared.token_gaps
         self.exact = shared.exact
         self.details = shared.details
+        self.interval = shared.pool.engine.receive_interval
+        self.prefills = False  # whether the span under way does
+        self.since_look = 0  # decode iterations since the scheduler looked for arrivals
         self.started = 0.0
         self.iterations = 0  # length of the span under way; 0 while idle
         self.segments: list[Segment] = []
@@ -79,8 +82,10 @@ class Replica:
     def start(self, now: float) -> float | None:
         """Plan the next span at ``now``; return its end, or None if there is nothing to do."""
         prefills = False
+        looks = not self.since_look or not any(rank.running for rank in self.ranks)
         for rank in self.ranks:
-            prefills |= rank.plan(now)
+            prefills |= rank.plan(now, looks=looks)
+        self.prefills = prefills
         self.started = now
         self.version += 1
         if prefills:
@@ -102,7 +107,13 @@ class Replica:
         iterations = min(lane.next_completion() for lane in self.lanes if lane.sequences)
         for rank in self.ranks:
             iterations = rank.decode_limit(iterations)
+        if self.interval > 1 and any(rank.waiting and not rank.blocked for rank in self.ranks):
+            iterations = min(iterations, self._until_look(1))
         return iterations
+
+    def _until_look(self, iterations: int) -> int:
+        """Iterations of this span after which the scheduler looks for arrivals, no fewer than ``iterations``."""
+        return -(-(self.since_look + iterations) // self.interval) * self.interval - self.since_look
 
     def _mixed_seconds(self) -> float:
         """Seconds of an iteration in which some lane prefills: the slowest lane's."""
@@ -130,7 +141,7 @@ class Replica:
         """Shorten the span to the iteration boundary at which an arrival of ``now`` is seen; return its new end."""
         if rank.blocked or self.iterations <= 1 or len(rank.waiting) > 1:
             return None
-        iterations = iterations_until(self.segments, now - self.started)
+        iterations = self._until_look(iterations_until(self.segments, now - self.started))
         if iterations >= self.iterations:
             return None
         self.iterations = iterations
@@ -152,6 +163,8 @@ class Replica:
                     if lane.sequences:
                         rank.held_tokens += lane.advance(iterations)
             rank.pending_blocks = 0
+        self.since_look = 0 if self.prefills else (self.since_look + iterations) % self.interval
+        for rank in self.ranks:
             self._retire(rank, now, listener)
         self.iterations = 0
 

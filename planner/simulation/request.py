@@ -42,6 +42,7 @@ class Request:
         "quantile",
         "rank",
         "ready",
+        "seen_late",
         "session",
         "skew",
         "target",
@@ -82,6 +83,7 @@ class Request:
         self.fresh_blocks = 0  # of these, allocated but not yet published
         self.hit_tokens = 0
         self.preemptions = 0
+        self.seen_late = False  # it came while decodes ran and waits for the scheduler to look at its queue
         self.skew = 0.0  # delay of its lane behind the first one in the pipeline
         self.ready = False  # its KV comes from a prefill pool: nothing to compute
         # Low-discrepancy (golden ratio): reproducible without a random generator.

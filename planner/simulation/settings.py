@@ -57,6 +57,8 @@ class EngineSettings:
     watermark : share of the blocks that admission leaves free.
     output_reserve, output_reserve_floor, reserve_steps : SGLang's new_token_ratio starts at the first, falls to
         the second over that many decode iterations and is raised again by each retraction.
+    receive_interval : decode iterations between two looks at what has arrived (SGLang scheduler_recv_interval); an
+        iteration that prefills is followed by a look, and an idle replica sees everything at once.
     """
 
     policy: Policy = Policy.VLLM
@@ -70,11 +72,14 @@ class EngineSettings:
     output_reserve: float = 0.7
     output_reserve_floor: float = 0.098
     reserve_steps: int = 600
+    receive_interval: int = 1
 
     def __post_init__(self) -> None:
         """Check the ranges that the scheduler relies on."""
-        if min(self.token_budget, self.block_tokens, self.hash_tokens, self.reserve_steps) < 1:
-            raise ValueError("expected token_budget, block_tokens, hash_tokens and reserve_steps of at least 1")
+        counts = (self.token_budget, self.block_tokens, self.hash_tokens, self.reserve_steps, self.receive_interval)
+        if min(counts) < 1:
+            names = "token_budget, block_tokens, hash_tokens, reserve_steps and receive_interval"
+            raise ValueError(f"expected {names} of at least 1")
         if self.max_sequences is not None and self.max_sequences < 1:
             raise ValueError("expected max_sequences of at least 1")
         if not 0 <= self.output_reserve_floor <= self.output_reserve <= 1 or not 0 <= self.watermark < 1:
@@ -109,7 +114,8 @@ class Pool:
     replicas, attention_dp, stages : replicas; attention ranks of each, which wait for the slowest; pipeline
         stages, which keep that many micro-batches in flight (an iteration of one takes all stages).
     routing : how a request finds its rank.
-    offset : constant front-end time before the first token (s).
+    offset : constant front-end time before the first token (s); look_wait : what of it passes (s) until the scheduler
+        looks at its queue, where that is simulated.
     drafts : what an iteration yields where tokens are drafted; None for one token per sequence.
     """
 
@@ -120,12 +126,13 @@ class Pool:
     stages: int = 1
     routing: Routing = Routing.LEAST_LOADED
     offset: float = 0.0
+    look_wait: float = 0.0
     drafts: Drafts | None = None
 
     def __post_init__(self) -> None:
         """Check counts."""
-        if min(self.replicas, self.attention_dp, self.stages) < 1 or self.offset < 0:
-            raise ValueError("expected replicas, attention_dp and stages of at least 1 and an offset of at least 0")
+        if min(self.replicas, self.attention_dp, self.stages) < 1 or not 0 <= self.look_wait <= self.offset:
+            raise ValueError("expected replicas, attention_dp and stages of at least 1, 0 <= look_wait <= offset")
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ class Simulator:
         pools = [pool for pool in (deployment.prefill, deployment.serve) if pool is not None]
         self.sides = [Side(pool, i, self.run_state, exact, details) for i, pool in enumerate(pools)]
         self.run_state.pools = self.sides
-        self._offset = pools[0].offset
+        self._offset, self._look_wait = pools[0].offset, pools[0].look_wait
         self._progress = progress
         self._max_requests = max_requests
         # (time, serial number, what, request, side, replica, version of the wake)
@@ -222,6 +222,7 @@ class Simulator:
             replica.version += 1
             self._wake(now, side_index, index, replica.version)
             return
+        request.seen_late = replica.interval > 1 and not replica.prefills
         end = replica.interrupt(rank, now)
         if end is not None:
             self._wake(end, side_index, index, replica.version)
@@ -257,7 +258,7 @@ class Simulator:
         side = self.sides[0] if len(self.sides) == 1 or request.output == 1 else self.sides[1]
         side.router.loads[request.rank] -= 1
         run = self.run_state
-        run.records.add(request, self._offset)
+        run.records.add(request, self._offset - (self._look_wait if request.seen_late else 0.0))
         if self._progress is not None and len(run.records) % PROGRESS_EVERY == 0:
             self._progress(len(run.records), run.submitted, now)
         self._follow_up(request, now)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from planner.simulation.steps import PiecewiseAffine
@@ -51,10 +52,17 @@ class TabulatedSteps:
         self._curves: dict[int, PiecewiseAffine] = {}
         # Fine enough that tiles and waves of small batches are not smeared; single steps at the start.
         self._batches = _grid(1, max(2, max_sequences), 6)
-        self._decode = self._decode_table()
-        self._base = self._table(self._sequences, lambda b, c: (b, b, c, c * (c + 1) / 2))
+
+    # Tables are made when they are first read: a pool that only decodes, or only prefills, never asks for all of them.
+
+    @cached_property
+    def _base(self) -> list[list[float]]:
+        return self._table(self._sequences, lambda b, c: (b, b, c, c * (c + 1) / 2))
+
+    @cached_property
+    def _prefix(self) -> list[list[float]]:
         prefill = self._table(self._prefixes, lambda s, c: (0 * s, 0 * s, c, c * s + c * (c + 1) / 2))
-        self._prefix = [[value - first for value, first in zip(row, prefill[0], strict=True)] for row in prefill]
+        return [[value - first for value, first in zip(row, prefill[0], strict=True)] for row in prefill]
 
     def _table(
         self, rows: list[float], arguments: Callable[[Floats, Floats], tuple[Floats, Floats, Floats, Floats]]
@@ -66,7 +74,8 @@ class TabulatedSteps:
         table: list[list[float]] = seconds.reshape(len(rows), len(self._chunks)).tolist()
         return table
 
-    def _decode_table(self) -> list[list[float]]:
+    @cached_property
+    def _decode(self) -> list[list[float]]:
         """Seconds of pure decodes, rows by batch, columns by mean context; one call of the model for all."""
         import numpy as np
 

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from planner.api import Catalogs
+from planner.serving.aggregated import steps
 from planner.serving.engine import load_engine
 from planner.serving.iteration import iteration_ledger
+from planner.serving.latency import first_token_overhead, handed_over_overhead
 from planner.serving.layout import Layout, Layouts
+from planner.serving.lengths import Lengths
 from planner.serving.replica import Replica
 from planner.serving.work import Work
 
@@ -22,16 +25,43 @@ def test_a_recipe_of_a_vendor_is_left_again_on_other_gpus() -> None:
     engine = load_engine("sglang")
     assert engine.on("AMD").decode_steps < engine.decode_steps
     assert engine.on("AMD").on("NVIDIA").decode_steps == engine.decode_steps
+    assert engine.on("AMD").receive_interval == 1.0 < engine.on("NVIDIA").receive_interval
     assert load_engine("vllm").on("AMD").decode_steps == load_engine("vllm").decode_steps
 
 
-def test_fp8_is_the_makers_checkpoint_unless_the_engine_quantises_its_own() -> None:
+def test_fp8_is_the_checkpoint_that_the_maker_of_the_model_published() -> None:
     known = Catalogs()
     maths = {
-        engine: {f.math for f in known.replica("Qwen/Qwen3-8B", "h100-sxm", "fp8", "", engine).formats.values()}
-        for engine in ("vllm", "trtllm")
+        model: {f.math for f in known.replica(model, "h100-sxm", "fp8", "", "vllm").formats.values()}
+        for model in ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B")
     }
-    assert maths == {"vllm": {"bf16", "fp8_block"}, "trtllm": {"bf16", "fp8"}}
+    assert maths == {"Qwen/Qwen3-8B": {"bf16", "fp8_block"}, "meta-llama/Llama-3.1-8B": {"bf16", "fp8"}}
+
+
+def test_prompts_that_came_between_two_looks_at_the_queue_are_prefilled_together() -> None:
+    replica = Catalogs().replica("meta-llama/Llama-3.1-8B", "h200-sxm", "fp8", "", "sglang")
+    at_once = replace(replica, engine=replace(replica.engine, receive_interval=1.0))
+    layouts, lengths = Layouts.of([Layout(8)], column=False), Lengths(np.array([1000.0]), np.array([500.0]))
+    rare, often = (steps(r, layouts, np.array([300.0]), lengths) for r in (replica, at_once))
+    assert np.all(rare.prefill < often.prefill)
+    assert np.all(rare.own_prefill > often.own_prefill)
+
+
+def test_a_request_passes_the_queues_of_the_decode_worker_that_it_is_handed_to() -> None:
+    engine, tpot = load_engine("sglang"), np.array([0.01])
+    waited = handed_over_overhead(engine, tpot) - first_token_overhead(engine, tpot)
+    assert waited == pytest.approx(engine.handover_steps * tpot)
+
+
+def test_only_scales_of_blocks_need_a_kernel_of_their_own() -> None:
+    known, work = Catalogs(), Work(np.array([64.0]), np.array([1000.0]))
+    layouts = Layouts.of([Layout()], column=False)
+    block, tensor = (
+        known.replica(model, "h100-sxm", "fp8", "", "vllm") for model in ("Qwen/Qwen3-8B", "meta-llama/Llama-3.1-8B")
+    )
+    assert gaps(block) > gaps(replace(block, engine=replace(block.engine, quantise_gap=0.0)))
+    ours = iteration_ledger(tensor, layouts, work)
+    assert ours.seconds["kernel gaps"][0] == pytest.approx(32 * tensor.engine.layer_gap)
 
 
 def test_a_dense_layer_quantises_the_inputs_of_its_four_products() -> None:

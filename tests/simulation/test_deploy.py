@@ -105,7 +105,10 @@ def test_the_engine_decides_the_rules(name, policy):
     assert pool.steps.max_sequences == engine.max_sequences
     assert (pool.engine.prefix_cache, pool.routing) == (False, Routing.LEAST_LOADED)
     # Before the client sees its first token, the engine's front end and some decode iterations pass.
+    # What it waits there for the scheduler to look at its queue is simulated.
     assert pool.offset == pytest.approx(engine.offset + engine.decode_steps * 0.02)
+    assert pool.engine.receive_interval == engine.receive_interval
+    assert pool.look_wait == pytest.approx(0.5 * (engine.receive_interval - 1) * 0.02)
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])

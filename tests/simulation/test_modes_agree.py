@@ -63,6 +63,7 @@ def pools(draw, policy: Policy) -> Pool:
         prefix_cache=draw(st.booleans()),
         hash_tokens=32,
         watermark=draw(st.sampled_from([0.0, 0.05])),
+        receive_interval=draw(st.sampled_from([1, 1, 7])),
     )
     return Pool(
         steps,

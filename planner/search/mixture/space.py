@@ -11,6 +11,9 @@ from itertools import product
 from planner.search.mixture.patterns import fewest_nodes
 from planner.search.mixture.problem import MixtureProblem, Offer, RequestClass, Role, Template
 
+LAST_NODE = " (last node)"
+"""Added to the name of an offer for the node that is smaller than the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pool:
@@ -90,7 +93,7 @@ def split_partial_node(offer: Offer) -> tuple[Offer, ...]:
     if offer.available is None or offer.available % offer.node_gpus == 0:
         return (offer,)
     rest = offer.available % offer.node_gpus
-    last = replace(offer, id=f"{offer.id} (last node)", available=rest, node_gpus=rest)
+    last = replace(offer, id=offer.id + LAST_NODE, available=rest, node_gpus=rest)
     whole = offer.available - rest
     return (replace(offer, available=whole), last) if whole else (last,)
 
