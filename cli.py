@@ -162,6 +162,12 @@ def search(
     two_batch_overlap: TwoBatchOption = False,
     redundant_experts: RedundantOption = None,
     expert_imbalance: ImbalanceOption = None,
+    kv_transfer: Annotated[
+        str | None, typer.Option("--kv-transfer", help="Split modes: the cache travels by request, chunk or layer.")
+    ] = None,
+    kv_compression: Annotated[
+        float | None, typer.Option("--kv-compression", help="Split modes: bytes of the cache over bytes sent.", min=1)
+    ] = None,
     top: Annotated[int, typer.Option("--top", help="Plans to show.", min=1, max=1000)] = 5,
     simulate: Annotated[bool, typer.Option(help="Re-check the best plans by event simulation.")] = True,
     simulate_top: Annotated[int, typer.Option("--simulate-top", help="Plans to re-check.", min=1, max=1000)] = 5,
@@ -191,7 +197,7 @@ def search(
         engine=engine, budget=budget, top=top, simulate_top=simulate_top if simulate else 0, seed=seed,
         speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens, tp_overlap=tp_overlap,
         two_batch_overlap=two_batch_overlap, redundant_experts=redundant_experts, expert_imbalance=expert_imbalance,
-        cp=cp,
+        cp=cp, kv_transfer=kv_transfer, kv_compression=kv_compression,
     )  # fmt: skip
     with _progress() as progress:
         catalogs, argv = _catalogs(catalog, assume_arch, profile), question(sys.argv[1:])

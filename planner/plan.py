@@ -159,12 +159,15 @@ class RejectedRow(_Model):
 
 
 class ModeRow(_Model):
-    """The best plan of a mode by the closed forms: its objective, and the terms that make it up."""
+    """The best plan of a mode by the closed forms: its objective, factors of its output (``terms``), and what its mean
+    TPOT and its TTFT at the percentile of the limits are sums of; empty where only one mode was searched."""
 
     mode: str
     plan: str
     value: float
     terms: dict[str, float]
+    tpot_ms: dict[str, float] = Field(default_factory=dict)
+    ttft_ms: dict[str, float] = Field(default_factory=dict)
 
 
 class SearchInfo(_Model):
@@ -286,7 +289,7 @@ def _pool(pool: Share) -> Pool:
         micro_batches=pool.micro_batches,
         instances=pool.instances,
         speculation=pool_speculation(replica.speculation),
-        tuning=pool_tuning(replica),
+        tuning=pool_tuning(replica, split=pool.role != "aggregated"),
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
@@ -296,11 +299,13 @@ def _pool(pool: Share) -> Pool:
     )
 
 
-def pool_tuning(replica: Replica) -> Tuning | None:
-    """Overlap and balance of experts where they depart from a plain engine; of experts only where there are any."""
+def pool_tuning(replica: Replica, *, split: bool) -> Tuning | None:
+    """What departs from a plain engine: of experts only where there are any, of moving caches only between pools."""
     tuning = replica.engine.tuning
     if not replica.has_experts:
-        tuning = Tuning(communication_overlap=tuning.communication_overlap)
+        tuning = tuning.model_copy(update=dict.fromkeys(("two_batch_overlap", "redundant_experts", "expert_imbalance")))
+    if not split:
+        tuning = tuning.model_copy(update=dict.fromkeys(("kv_transfer", "kv_compression")))
     return None if tuning == Tuning() else tuning
 
 
@@ -422,15 +427,24 @@ def _mode_rows(outcome: Outcome, percentile: str) -> list[ModeRow]:
     """The best candidate of each mode, best mode first."""
     best = {c.mode: c for c in reversed(outcome.ranked)}
     leading = sorted(best.items(), key=lambda item: outcome.ranked.index(item[1]))
-    return [
-        ModeRow(
-            mode=mode,
-            plan=", ".join(str(pool) for pool in c.pools),
-            value=significant(objective_value(c, outcome.objective, percentile)),
-            terms={name: significant(value) for name, value in c.terms(percentile).items()},
-        )
-        for mode, c in leading
-    ]
+    return [_mode_row(c, outcome.objective, percentile, alone=len(leading) == 1) for _, c in leading]
+
+
+def _mode_row(c: Candidate, objective: str, percentile: str, *, alone: bool) -> ModeRow:
+    parts: list[dict[str, float]] = [{}, {}, {}]
+    if not alone:
+        from planner.search.terms import terms_of
+
+        terms = terms_of(c, percentile)
+        parts = [{name: significant(x) for name, x in d.items()} for d in (terms.factors, terms.tpot, terms.ttft)]
+    return ModeRow(
+        mode=c.mode,
+        plan=", ".join(str(pool) for pool in c.pools),
+        value=significant(objective_value(c, objective, percentile)),
+        terms=parts[0],
+        tpot_ms=parts[1],
+        ttft_ms=parts[2],
+    )
 
 
 def _pareto_row(c: Candidate, percentile: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def test_a_plan_records_what_it_counts_on_and_export_asks_for_it(command: Comman
     plans = json.loads(path.read_text())["plans"]
     wanted = {
         "communication_overlap": 0.5, "two_batch_overlap": True, "redundant_experts": 2, "expert_imbalance": None,
+        "kv_transfer": None, "kv_compression": None,
     }  # fmt: skip
     assert all(plan["pools"][0]["tuning"] == wanted for plan in plans)
     wide = next(
@@ -55,3 +56,33 @@ def test_shares_and_counts_that_are_none_are_refused(command: Command) -> None:
     refused(command(*search, "--tp-overlap", "120%"), "--tp-overlap")
     refused(command(*search, "--redundant-experts", "99"), "--redundant-experts")
     refused(command(*search, "--expert-imbalance", "0.5"), "--expert-imbalance")
+    refused(command(*search, "--kv-transfer", "byte"), "--kv-transfer")
+    refused(command(*search, "--kv-compression", "0.5"), "--kv-compression")
+
+
+def test_a_cache_that_leaves_early_and_small_is_carried_through_plan_explain_simulation_and_export(
+    command: Command, tmp_path: Path
+) -> None:
+    ask = (
+        "search", "meta-llama/Llama-3.1-8B", "--fleet", "h100-sxm:16", "--isl", "8000", "--osl", "200", "--ttft", "2s",
+        "--tpot", "30ms", "--modes", "pd", "--top", "1", "--no-simulate",
+    )  # fmt: skip
+    paths = [tmp_path / "plain.json", tmp_path / "tuned.json"]
+    assert command(*ask, "--out", paths[0]).code == 0
+    assert command(*ask, "--kv-transfer", "layer", "--kv-compression", "4", "--out", paths[1]).code == 0
+    plain, tuned = (json.loads(path.read_text())["plans"][0] for path in paths)
+    assert plain["pools"][0]["tuning"] is None
+    assert {tuned["pools"][0]["tuning"][key] for key in ("kv_transfer", "kv_compression")} == {"layer", 4.0}
+    assert tuned["predicted"]["output_tok_s"] >= plain["predicted"]["output_tok_s"]
+    assert "kv transfer layer, kv compression 4" in command("explain", paths[1]).out
+    assert command("simulate", paths[1], "--requests", "200").code == 0
+    exported = command("export", paths[1], "--to", "vllm", "--out", tmp_path / "files")
+    assert exported.code == 0, exported.err
+    assert "by layer, in 1/4 of their bytes" in exported.err
+
+
+def test_an_aggregated_plan_says_nothing_of_caches_that_travel(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    ask = ("search", "meta-llama/Llama-3.1-8B", "--fleet", "h100-sxm:1", "--isl", "1000", "--osl", "100")
+    assert command(*ask, "--no-simulate", "--kv-transfer", "layer", "--out", path).code == 0
+    assert json.loads(path.read_text())["plans"][0]["pools"][0]["tuning"] is None

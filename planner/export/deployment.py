@@ -316,10 +316,19 @@ def _tuning_notes(plan: Plan) -> list[str]:
         f"the plan counts on kernels that hide {t.communication_overlap:.0%} of tensor-parallel communication; no flag "
         "asks for that" for t in tuned if t.communication_overlap
     ]  # fmt: skip
+    ways = dict.fromkeys(_travel(t) for t in tuned)
+    notes += [f"the plan counts on caches that travel {way}; set that up in the connector" for way in ways if way]
     return notes + [
         f"the plan counts on a busiest expert rank of {t.expert_imbalance:g} times the mean"
         for t in tuned if t.expert_imbalance
     ]  # fmt: skip
+
+
+def _travel(tuning: Tuning) -> str:
+    """How caches go from prefill to decode workers, where a plan departs from the engine; empty where not."""
+    pieces = "" if tuning.kv_transfer is None else f"by {tuning.kv_transfer}"
+    smaller = "" if tuning.kv_compression is None else f"in 1/{tuning.kv_compression:g} of their bytes"
+    return ", ".join(part for part in (pieces, smaller) if part)
 
 
 def _longest(found: PlanFile, plan: Plan, known: Model | None) -> int:

@@ -47,6 +47,8 @@ def parse_job(
     two_batch_overlap: bool = False,
     redundant_experts: int | None = None,
     expert_imbalance: float | None = None,
+    kv_transfer: str | None = None,
+    kv_compression: float | None = None,
     cp: str | None = None,
 ) -> Job:
     """Read every option with its unit. Raises InputError naming the option."""
@@ -80,7 +82,9 @@ def parse_job(
             seed=seed,
             speculate=parse_speculating(speculate, acceptance, draft_tokens),
             cp=_widths(cp, "--cp"),
-            tuning=parse_tuning(tp_overlap, two_batch_overlap, redundant_experts, expert_imbalance),
+            tuning=parse_tuning(
+                tp_overlap, two_batch_overlap, redundant_experts, expert_imbalance, kv_transfer, kv_compression
+            ),
         )
     except ValidationError as problem:
         raise _input_error(problem) from None

@@ -2,34 +2,90 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from planner.plan import ModeRow, PlanFile
+from planner.search.terms import DECODING, FACTORS, FULL, GPUS
 
 _TIE = 5e-3
+_BINDS = 0.97
+_SECONDS = "seconds of a token"
 
 
 def compare_modes(found: PlanFile) -> list[str]:
     """One line per further mode; none where only one was searched or met the request."""
     rows = found.search.modes
-    return [_line(rows[0], other, found.plans[0].certificate.objective) for other in rows[1:]]
+    slo = found.job.get("slo") or {}
+    return [_line(rows[0], other, found.plans[0].certificate.objective, slo) for other in rows[1:]]
 
 
-def _line(first: ModeRow, other: ModeRow, objective: str) -> str:
+def _line(first: ModeRow, other: ModeRow, objective: str, slo: Mapping[str, object]) -> str:
     gap = abs(other.value - first.value) / max(abs(first.value), 1e-12)
     best = f"the best {other.mode} plan ({other.plan})"
     if gap < _TIE:
         return f"{best} ties with {first.mode} on {objective}"
     behind = f"{best} is {gap:.1%} behind {first.mode} on {objective}"
-    name, ratio = _deciding(first, other, objective)
-    return behind if abs(ratio - 1) < _TIE else f"{behind}: {name} is {ratio:.2f} times that of {first.mode}"
+    decides = _latency(first, other) if objective == "latency" else _output(first, other, slo)
+    return f"{behind}: {decides}" if decides else behind
 
 
-def _deciding(first: ModeRow, other: ModeRow, objective: str) -> tuple[str, float]:
-    """The term in which both differ most, of those that the objective is made of."""
-    latency = objective == "latency"
-    shared = {
-        name: other.terms[name] / value
-        for name, value in first.terms.items()
-        if value > 0 and other.terms.get(name, 0) > 0 and (name in ("TTFT", "TPOT")) == latency
-    }
-    name = max(shared, key=lambda term: max(shared[term], 1 / shared[term]))
-    return name, shared[name]
+def _output(first: ModeRow, other: ModeRow, slo: Mapping[str, object]) -> str:
+    """The factor of the output by which the lesser plan loses most, and for requests what holds them down."""
+    ratios = {name: other.terms[name] / first.terms[name] for name in FACTORS if _both(first.terms, other.terms, name)}
+    spent = sum(first.tpot_ms.values()), sum(other.tpot_ms.values())
+    if min(spent) > 0:
+        ratios[_SECONDS] = spent[0] / spent[1]
+    if not ratios:
+        return ""
+    name = min(ratios, key=lambda term: ratios[term])
+    ratio = ratios[name]
+    if ratio > 1 - _TIE:
+        return ""
+    if name == GPUS:
+        return f"{other.terms[GPUS]:g} GPUs in use, not {first.terms[GPUS]:g}: whole replicas leave the others idle"
+    if name == DECODING:
+        return f"{other.terms[DECODING]:.0%} of its GPUs decode, not {first.terms[DECODING]:.0%}; the others prefill"
+    if name == _SECONDS:
+        part = _largest(first.tpot_ms, other.tpot_ms, first.mode)
+        return f"TPOT is {1 / ratio:.2f} times that of {first.mode}, {part}"
+    return f"{ratio:.2f} times as many requests run on a decoding GPU, {_held_by(first, other, slo)}"
+
+
+def _held_by(first: ModeRow, other: ModeRow, slo: Mapping[str, object]) -> str:
+    """What keeps more requests from running."""
+    if other.terms.get(FULL, 0.0) >= _BINDS:
+        return "as many as its memory holds"
+    ttft, tpot = (float(str(slo.get(name) or "inf")) * 1e3 for name in ("ttft", "tpot"))
+    if sum(other.ttft_ms.values()) >= _BINDS * ttft:
+        return f"as TTFT is at its limit, {_largest(first.ttft_ms, other.ttft_ms, first.mode)}"
+    if math.isfinite(tpot) or slo.get("e2e"):
+        return f"as its TPOT allows, {_largest(first.tpot_ms, other.tpot_ms, first.mode)}"
+    return "as its prefill keeps up with no more"
+
+
+def _latency(first: ModeRow, other: ModeRow) -> str:
+    """The part of TTFT or TPOT that grows most against the better plan."""
+    parts = []
+    for name, one, two in (("TTFT", first.ttft_ms, other.ttft_ms), ("TPOT", first.tpot_ms, other.tpot_ms)):
+        if one and two:
+            parts.append((sum(two.values()) / max(sum(one.values()), 1e-12), name, _largest(one, two, first.mode)))
+    if not parts:
+        return ""
+    ratio, name, largest = max(parts)
+    return f"{name} is {ratio:.2f} times that of {first.mode}, {largest}"
+
+
+def _largest(first: Mapping[str, float], other: Mapping[str, float], mode: str) -> str:
+    """The part of a sum of milliseconds that stands out most against another sum: by how much its share is larger."""
+    whole, reference = sum(other.values()), sum(first.values())
+    shares = {name: ms / whole - first.get(name, 0.0) / max(reference, 1e-12) for name, ms in other.items()}
+    name = max(shares, key=lambda part: (shares[part], part))
+    there = first.get(name, 0.0) / max(reference, 1e-12)
+    return f"{other[name] / whole:.0%} of it {name} ({mode}: {there:.0%})"
+
+
+def _both(first: Mapping[str, float], other: Mapping[str, float], name: str) -> bool:
+    return first.get(name, 0.0) > 0 and other.get(name, 0.0) > 0
+
+

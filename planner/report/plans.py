@@ -6,6 +6,7 @@ from typing import Any
 
 from planner.plan import Performance, Plan, PlanFile, Pool
 from planner.report.formats import rows_text
+from planner.report.modes import compare_modes
 from planner.units import format_count
 
 
@@ -104,7 +105,8 @@ def plans_text(found: PlanFile) -> str:
     """The table, and under it what one should know of the first plan."""
     best = found.plans[0]
     lines = [rows_text(narrow_rows(found), "table").rstrip(), ""]
-    lines += [verdict(found), caveat(found, best), *note_lines(found)]
+    beside = [f"{line[0].upper()}{line[1:]}." for line in compare_modes(found)]
+    lines += [verdict(found), *beside, caveat(found, best), *note_lines(found)]
     if best.gpus_idle:
         fleet = best.gpus_total + best.gpus_idle
         lines.append(f"Idle: {best.gpus_idle} of {fleet} GPUs; this plan needs no more.")

@@ -174,16 +174,6 @@ class Candidate:
         """Board power of the GPUs in use, at its limit, over output tokens/s."""
         return sum(pool.power for pool in self.pools) / self.output_rate
 
-    def terms(self, percentile: str) -> dict[str, float]:
-        """What the objectives are made of, to tell by which of them two modes differ."""
-        decoding = sum(pool.gpus for pool in self.pools if pool.role != "prefill")
-        return {
-            "decode rate of a decoding GPU": self.rate / decoding,
-            "GPUs that decode": float(decoding),
-            "TTFT": self.per_replica.ttft[percentile] * 1e3,
-            "TPOT": self.per_replica.tpot[percentile] * 1e3,
-        }
-
     @property
     def name(self) -> tuple[str, ...]:
         """A total order that does not depend on catalogs: last tie-break."""

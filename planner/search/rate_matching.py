@@ -24,7 +24,7 @@ from planner.serving.decode import decode_rate
 from planner.serving.latency import e2e, handed_over_overhead
 from planner.serving.layout import Array, BoolArray, Layouts
 from planner.serving.pd import Pair, Role, SplitFlow, handover
-from planner.serving.transfer import TransferOptions, pieces_of, request_kv_bytes, transfer
+from planner.serving.transfer import TransferOptions, pieces_of, sent_bytes, transfer
 
 _LOADS = np.concatenate(
     [np.geomspace(1e-4, 0.1, 20, endpoint=False), np.linspace(0.1, 0.9, 80), 1 - np.geomspace(0.095, 1e-4, 40)]
@@ -134,7 +134,7 @@ def _reach(prefill: PrefillPool, decode: DecodePool, i: Indices, count: Array, j
     least end-to-end seconds [layouts, layouts] of a request."""
     lengths, percentile = lengths_of(job.workload), job.slo.percentile
     times = prefill.times.rows(np.arange(len(prefill.gpus)), 1)
-    size = request_kv_bytes(decode.family.replica, lengths.isl)
+    size = sent_bytes(prefill.family.replica, decode.family.replica, lengths.isl, TransferOptions())
     across = Layouts.of(decode.family.layouts)
     across = Layouts(*(x.reshape(1, -1) for x in (across.tp, across.attention_dp, across.pp, across.ep, across.cp)))
     pools = (prefill.family.replica, decode.family.replica, prefill.family.columns, across)

@@ -192,14 +192,19 @@ def split_workers(candidate: Candidate) -> tuple[AttentionFfn, Workers]:
     return AttentionFfn(attention.replica, ffn.replica), workers
 
 
-def split_at_rate(candidate: Candidate, rate: float) -> Candidate:
-    """A candidate of separate pools carrying ``rate`` requests/s, with the metrics of that load."""
+def both_roles(candidate: Candidate) -> tuple[PoolRole, PoolRole]:
+    """The two pools of a candidate, one row each."""
     prefill, decode = candidate.pools[0], candidate.emitting
     layout = Layout(decode.layout.tp, candidate.ranks) if candidate.mode == "af" else decode.layout
     row = (prefill.layout, layout, prefill.replicas, candidate.instances)
     first, second = roles_of(prefill.replica, decode.replica, [row])
-    if candidate.mode == "af":
-        second = replace(second, blocks=split_workers(candidate))
+    return first, replace(second, blocks=split_workers(candidate)) if candidate.mode == "af" else second
+
+
+def split_at_rate(candidate: Candidate, rate: float) -> Candidate:
+    """A candidate of separate pools carrying ``rate`` requests/s, with the metrics of that load."""
+    decode = candidate.emitting
+    first, second = both_roles(candidate)
     flow = open_split(first, second, np.array([rate]), candidate.lengths)
     (metrics,) = state_metrics(flow)
     computing, decoding = running(flow, 0)

@@ -67,7 +67,8 @@ class Engine:
     transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     vendor, recipes : the vendor of the GPUs it runs on (empty: any), and what the recipes published for a vendor
         change; see `on`.
-    transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer.
+    transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer; ``kv_transfer``
+        the same as the user has it, and ``kv_compression`` its bytes over those on the wire (0: as they are).
     """
 
     id: str
@@ -117,6 +118,8 @@ class Engine:
     two_batch_overlap: bool = False
     redundant_experts: int = 0
     expert_imbalance: float = 0.0
+    kv_transfer: Literal["request", "chunk", "layer"] | None = None
+    kv_compression: float = 0.0
 
     def on(self, vendor: str) -> Engine:
         """The engine as the published recipes for GPUs of ``vendor`` run it; any other vendor keeps the usual ones."""

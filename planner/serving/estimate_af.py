@@ -14,6 +14,7 @@ from planner.serving.ffn_worker import ffn_half, worker_problem
 from planner.serving.layout import Array, Layout
 from planner.serving.legality import ShapeProblem, shape_problem
 from planner.serving.lengths import Lengths
+from planner.serving.optional_columns import on_network
 from planner.serving.replica import Replica
 
 _COLUMNS = (
@@ -71,12 +72,7 @@ def _split(point: Point, replica_of: Callable[[Point], Replica]) -> AttentionFfn
             gpu=point.extra.get(f"{role}_gpu") or point.gpu,
             weights=(point.extra.get(f"{role}_weights") or point.weights).lower(),
         )
-        replica = replica_of(asked)
-        nic = point.extra.get("nic_gbps")
-        if not nic:
-            return replica
-        accelerator = replace(replica.accelerator, network_bandwidth=float(nic) * 1e9 / 8)
-        return replica.on(accelerator, replica.efficiency)
+        return on_network(point, replica_of(asked))
 
     return AttentionFfn(side("attention"), side("ffn"))
 

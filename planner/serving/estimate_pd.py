@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.errors import InputError
 from planner.job.points import Point, PoolPoint
 from planner.serving.estimated import Estimate, does_not_fit, held_bytes
 from planner.serving.layout import Layout, Layouts
 from planner.serving.legality import shape_problem
 from planner.serving.lengths import Lengths
+from planner.serving.optional_columns import number, on_network
 from planner.serving.pd import Role, SplitLoop, closed_split
 from planner.serving.replica import Replica
 from planner.serving.transfer import PIECES, Pieces, TransferOptions
@@ -65,35 +65,14 @@ class _Options:
             raise ValueError(f"kv_transfer is {pieces!r}; it must be one of {', '.join(PIECES)}")
         return cls(
             pieces,
-            _between(point, "kv_compression", 1.0, 1.0, np.inf),
-            _between(point, "prefix_hit", 0.0, 0.0, 0.999),
-            _between(point, "decode_max_batch", np.inf, 1.0, np.inf),
+            number(point, "kv_compression", 1.0, 1.0, np.inf),
+            number(point, "prefix_hit", 0.0, 0.0, 0.999),
+            number(point, "decode_max_batch", np.inf, 1.0, np.inf),
         )
 
 
-def _between(point: Point, name: str, default: float, low: float, high: float) -> float:
-    text = point.extra.get(name)
-    if not text:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not low <= value <= high:
-        upper = "" if high == np.inf else f" and at most {high:g}"
-        raise ValueError(f"{name} is {text!r}; it must be a number of at least {low:g}{upper}")
-    return value
-
-
 def _replica(point: Point, role: str, replica_of: Callable[[Point], Replica]) -> Replica:
-    replica = replica_of(replace(point, gpu=point.extra.get(f"{role}_gpu") or point.gpu))
-    try:
-        nic = _between(point, "nic_gbps", 0.0, 0.0, np.inf)
-    except ValueError as wrong:
-        raise InputError(str(wrong)) from None
-    if not nic:
-        return replica
-    return replica.on(replace(replica.accelerator, network_bandwidth=nic * 1e9 / 8), replica.efficiency)
+    return on_network(point, replica_of(replace(point, gpu=point.extra.get(f"{role}_gpu") or point.gpu)))
 
 
 def _pool(pool: PoolPoint | None) -> PoolPoint:

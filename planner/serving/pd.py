@@ -27,7 +27,7 @@ from planner.serving.transfer import (
     TransferOptions,
     exposed_seconds,
     pieces_of,
-    request_kv_bytes,
+    sent_bytes,
     transfer,
 )
 
@@ -105,7 +105,7 @@ class Handover:
 
 def handover(prefill: Role, decode: Role, lengths: Lengths, chunks: Array, options: TransferOptions) -> Handover:
     """Links between two pools. All prompt tokens travel, prefix hits too; attention ranks send side by side."""
-    size = request_kv_bytes(decode.replica, lengths.isl) / floats(options.compression)
+    size = sent_bytes(prefill.replica, decode.replica, lengths.isl, options)
     sending = transfer(
         prefill.replica, decode.replica, prefill.layouts, decode.layouts, size, inside=one_domain(prefill, decode)
     )

@@ -14,24 +14,23 @@ exposed = max(seconds/n, seconds - prefill*(n-1)/n), n = 1 (whole request), chun
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from planner.architecture.state import kv_bytes, state_bytes
 from planner.cost.collective import point_to_point_seconds
+from planner.job.tuning import PIECES as PIECES
+from planner.job.tuning import Pieces as Pieces
 from planner.serving.layout import Array, Layouts, floats
 from planner.serving.replica import Replica
-
-Pieces = Literal["request", "chunk", "layer"]
-PIECES: tuple[Pieces, ...] = ("request", "chunk", "layer")
 
 
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
-    """How KV travels: ``pieces`` in which it leaves, None as the engine does; ``compression`` bytes before over bytes
-    on the wire, one number or one per row."""
+    """How KV travels, beyond what the engine of the prefill pool says: ``pieces`` in which it leaves, None as the
+    engine does; further ``compression``, bytes before over bytes on the wire, one number or one per row."""
 
     pieces: Pieces | None = None
     compression: ArrayLike = 1.0
@@ -58,6 +57,12 @@ def request_kv_bytes(replica: Replica, tokens: ArrayLike) -> Array:
     return own + request_kv_bytes(replica.speculation.draft, tokens)
 
 
+def sent_bytes(prefill: Replica, decode: Replica, tokens: ArrayLike, options: TransferOptions) -> Array:
+    """Bytes on the wire for one prompt of ``tokens``."""
+    smaller = floats(options.compression) * (prefill.engine.kv_compression or 1.0)
+    return np.asarray(request_kv_bytes(decode, tokens) / smaller)
+
+
 def transfer(
     prefill: Replica, decode: Replica, sending: Layouts, receiving: Layouts, size: ArrayLike, *, inside: ArrayLike
 ) -> Transfer:
@@ -74,7 +79,7 @@ def _side(replica: Replica, layouts: Layouts, size: ArrayLike, inside: ArrayLike
 
 def pieces_of(replica: Replica, chunks: ArrayLike, options: TransferOptions) -> Array:
     """In how many pieces the cache of a prompt leaves the prefill GPUs."""
-    match options.pieces or replica.engine.transfer_pieces:
+    match options.pieces or replica.engine.kv_transfer or replica.engine.transfer_pieces:
         case "layer":
             return np.full_like(floats(chunks), float(len(replica.model.layers)))
         case "chunk":

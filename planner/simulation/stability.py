@@ -41,9 +41,15 @@ class Stability:
         if self.stable:
             return f"stable at {self.offered_per_s:.4g} requests/s"
         return (
-            f"unstable: {self.offered_per_s:.4g} requests/s arrive, {self.served_per_s:.4g} are served; "
+            f"unstable: {self.offered_per_s:.4g} requests/s arrive, about {self.carried_per_s:.4g} can be served; "
             f"the wait grows by {self.growth:.2g} s every second"
         )
+
+    @property
+    def carried_per_s(self) -> float:
+        """Requests/s that an overloaded system gets done: of two that arrive dt apart the second starts
+        dt * (1 + growth) after the first. Completions of a short run would count the fill at its start as a failure."""
+        return self.offered_per_s / (1.0 + self.growth)
 
 
 def judge(run: Run) -> Stability:

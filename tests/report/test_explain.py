@@ -17,6 +17,7 @@ from planner.report.html import html_report
 from planner.report.modes import compare_modes
 from planner.report.single import time_by_operator
 from planner.report.why import GLOSSARY
+from planner.search.terms import DECODING, FULL, GPUS, KERNELS, OWN, PROMPTS, QUEUE, RUNNING
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 
@@ -96,18 +97,54 @@ def test_a_lower_rank_says_how_far_it_is_behind(plain: PlanFile) -> None:
 
 
 def test_modes_that_tie_are_said_to_tie_and_nothing_decides_where_nothing_differs(plain: PlanFile) -> None:
-    def rows(value: float, term: float) -> PlanFile:
+    def rows(value: float, gpus: float) -> PlanFile:
         modes = [
-            ModeRow(mode="pd", plan="a", value=100.0, terms={"rate": 1.0}),
-            ModeRow(mode="af", plan="b", value=value, terms={"rate": term}),
+            ModeRow(mode="pd", plan="a", value=100.0, terms={GPUS: 8.0}),
+            ModeRow(mode="af", plan="b", value=value, terms={GPUS: gpus}),
         ]
         return plain.model_copy(update={"search": plain.search.model_copy(update={"modes": modes})})
 
-    assert compare_modes(rows(99.99, 1.0)) == ["the best af plan (b) ties with pd on throughput"]
-    assert compare_modes(rows(50.0, 0.5)) == [
-        "the best af plan (b) is 50.0% behind pd on throughput: rate is 0.50 times that of pd"
+    assert compare_modes(rows(99.99, 8.0)) == ["the best af plan (b) ties with pd on throughput"]
+    assert compare_modes(rows(50.0, 4.0)) == [
+        "the best af plan (b) is 50.0% behind pd on throughput: 4 GPUs in use, not 8: whole replicas leave the others "
+        "idle"
     ]
-    assert compare_modes(rows(50.0, 1.0)) == ["the best af plan (b) is 50.0% behind pd on throughput"]
+    assert compare_modes(rows(50.0, 8.0)) == ["the best af plan (b) is 50.0% behind pd on throughput"]
+
+
+@pytest.mark.parametrize(
+    ("full", "ttft", "interference", "said"),
+    [(1.0, 100.0, 5.0, "as many as its memory holds"),
+     (0.2, 999.0, 5.0, "as TTFT is at its limit, 80% of it queue for prefill (pd: 10%)"),
+     (0.2, 100.0, 20.0, "as its TPOT allows, 50% of it prefill of other requests (pd: 0%)")],
+)  # fmt: skip
+def test_what_holds_fewer_requests_is_named(
+    plain: PlanFile, full: float, ttft: float, interference: float, said: str
+) -> None:
+    first = ModeRow(
+        mode="pd", plan="a", value=100.0, terms={GPUS: 8.0, DECODING: 0.5, RUNNING: 40.0, FULL: 0.1},
+        tpot_ms={KERNELS: 40.0}, ttft_ms={QUEUE: 10.0, OWN: 90.0},
+    )  # fmt: skip
+    other = ModeRow(
+        mode="aggregated", plan="b", value=50.0, terms={GPUS: 8.0, DECODING: 1.0, RUNNING: 10.0, FULL: full},
+        tpot_ms={KERNELS: 40.0 - interference, PROMPTS: interference}, ttft_ms={QUEUE: 0.8 * ttft, OWN: 0.2 * ttft},
+    )  # fmt: skip
+    job = {**plain.job, "slo": {**plain.job["slo"], "ttft": 1.0, "tpot": 0.05}}
+    seen = plain.model_copy(update={"job": job, "search": plain.search.model_copy(update={"modes": [first, other]})})
+    (line,) = compare_modes(seen)
+    assert line.endswith(f": 0.25 times as many requests run on a decoding GPU, {said}")
+
+
+def test_the_terms_of_each_mode_multiply_to_its_output_and_add_up_to_its_latencies() -> None:
+    split = found(modes="aggregated,pd", simulate_top=0)
+    for row in split.search.modes:
+        seconds = sum(row.tpot_ms.values()) / 1e3
+        rate = row.terms[GPUS] * row.terms[DECODING] * row.terms[RUNNING] / seconds
+        osl = split.job["workload"]["osl"]
+        assert rate * osl / (osl - 1) == pytest.approx(row.value, rel=0.01)
+        best = next((plan for plan in split.plans if plan.mode == row.mode), None)
+        if best is not None and best.predicted.output_tok_s == pytest.approx(row.value, rel=1e-5):
+            assert sum(row.ttft_ms.values()) == pytest.approx(best.predicted.ttft_ms.p95, rel=0.01)
 
 
 def test_every_word_that_is_explained_is_an_operator_of_some_model() -> None:

@@ -56,7 +56,10 @@ def test_two_attention_and_two_ffn_workers_reach_the_published_throughput(ep: in
         "ffn_workers,ffn_tp,ffn_ep,micro_batches,nic_gbps"
     )
     row = f"2A2F,stepfun-ai/step3,h800-sxm,fp8,fp8,af,4096,1,6144,2,1,8,2,8,{ep},3,400"
-    (found,) = estimate(list(parse_points([header, row], "points.csv")), catalogs=Catalogs())
+    bad = row.replace(",400", ",fast").replace("2A2F,", "typo,")
+    found, refused = estimate(list(parse_points([header, row, bad], "points.csv")), catalogs=Catalogs())
+    assert refused.status == "unsupported"
+    assert refused.reason == "nic_gbps is 'fast'; it must be a number of at least 0"
     assert found.status == "ok", found.reason
     assert found.output_rate_per_gpu == pytest.approx(4039, rel=0.15)
     assert found.tpot == pytest.approx(47.5e-3, rel=0.15)
