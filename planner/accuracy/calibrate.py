@@ -1,8 +1,10 @@
 """Fit a user's own measurements: three factors per (model, GPU, engine) by least squares toward the built-in prior.
 
-Minimise sum_i w_i (ln(predicted_i/measured_i)/sigma_i)^2 + sum_j (x_j/sd_j)^2 over x_j = ln(factor_j). The prior widths
-are what left-out groups differ from the shared constants by; sigma is what remains inside a group. With them one point
-moves the factors half way at most, and a handful settles them.
+Minimise sum_i w_i (ln(predicted_i/measured_i)/sigma_i)^2 + sum_j (x_j/(width*sd_j))^2 over x_j = ln(factor_j), with
+``sd`` what left-out groups differ from the shared constants by and sigma what remains inside a group. Both are about
+10 % in TPOT, so that one result says little about the others of its group: with fewer than three the prior is a third
+as wide, with three or more as wide as predicts them best when each is left out in turn. A common offset instead of
+three factors gains half as much at five results, and hurts as often (benchmarks/score_calibration.py).
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from planner.errors import InputError
 from planner.job.points import Point
 from planner.job.results import Deployment, read_results
 from planner.serving.engine import Engine
-from planner.serving.profile import ANY, FACTORS, Calibration, Profile
+from planner.serving.profile import ANY, FACTORS, FEW, Calibration, Profile
 
 Vector = NDArray[np.float64]
 PRIOR_SD = np.array([0.12, 0.25, 0.5])
 """Standard deviation of ln(kernels), ln(overhead), ln(first_token) over left-out groups."""
+WIDTHS = (0.35, 0.6, 1.0)
+"""Widths of the prior to choose from, in units of ``PRIOR_SD``; fewer than `FEW` results keep the narrowest."""
 SIGMA = {"tpot": 0.10, "output_rate_per_gpu": 0.14, "ttft": 0.40, "e2e": 0.12}
 """Scatter of ln(predicted/measured) inside a group."""
 _ROUNDS = 4
@@ -38,12 +42,13 @@ _SHOWN = ("tpot", "output_rate_per_gpu", "e2e")
 
 @dataclass(frozen=True, slots=True)
 class _System:
-    """Log ratios at the current factors, their scatter, point and derivatives."""
+    """Log ratios at the current factors, their scatter, point and derivatives; ``shown`` count in reported errors."""
 
     residual: Vector
     sigma: Vector
     row: NDArray[np.int64]
     jacobian: Vector
+    shown: NDArray[np.bool_]
 
 
 def calibrate_results(paths: Sequence[Path], deployment: Deployment, catalogs: Catalogs) -> Profile:
@@ -79,17 +84,17 @@ def calibrate(points: Sequence[Measured], predictor: Predictor, base: EngineOf =
 
 def fit_factors(points: Sequence[Measured], predictor: Predictor, base: EngineOf = as_shipped) -> Vector:
     """ln of the factors (kernels, overhead, first_token) that fit the points best."""
-    return _solve(points, predictor, base)[0]
+    return _fit(points, predictor, base)[0]
 
 
 def _fit_group(
     key: tuple[str, str, str], points: Sequence[Measured], predictor: Predictor, base: EngineOf
 ) -> Calibration:
-    x, system = _solve(points, predictor, base)
+    x, system, width = _fit(points, predictor, base)
     kernels, overhead, first_token = (float(f"{value:.4g}") for value in np.exp(x))
     before = _mean_error(points, predictor, base)
     after = [
-        _mean_error([points[i]], predictor, scaled(base, x + _step(x, system, system.row != i)))
+        _mean_error([points[i]], predictor, scaled(base, x + _step(x, system, system.row != i, width)))
         for i in range(len(points))
     ]
     return Calibration(
@@ -114,18 +119,36 @@ def scaled(base: EngineOf, x: Vector) -> EngineOf:
     return engine_of
 
 
-def _solve(points: Sequence[Measured], predictor: Predictor, base: EngineOf) -> tuple[Vector, _System]:
+def _fit(points: Sequence[Measured], predictor: Predictor, base: EngineOf) -> tuple[Vector, _System, float]:
+    """Factors, the system at them and the width of the prior; the narrowest of widths that do equally well."""
+    widths = WIDTHS if len(points) >= FEW else WIDTHS[:1]
+    tried = [(*_solve(points, predictor, base, width), width) for width in widths]
+    return min(tried, key=lambda found: _left_out_error(*found)) if len(tried) > 1 else tried[0]
+
+
+def _left_out_error(x: Vector, system: _System, width: float) -> float:
+    """Mean error of results that the factors did not see, each left out in turn, to first order."""
+    errors = []
+    for result in np.unique(system.row):
+        own = system.row == result
+        moved = _step(x, system, ~own, width)
+        log_ratio = (system.residual + system.jacobian @ moved)[own & system.shown]
+        errors += np.abs(np.expm1(log_ratio)).tolist()
+    return fmean(errors) if errors else 0.0
+
+
+def _solve(points: Sequence[Measured], predictor: Predictor, base: EngineOf, width: float) -> tuple[Vector, _System]:
     x = np.zeros(len(FACTORS))
     for _ in range(_ROUNDS):
         system = _linearise(points, predictor, base, x)
-        x = x + _step(x, system, np.ones(len(system.row), dtype=bool))
+        x = x + _step(x, system, np.ones(len(system.row), dtype=bool), width)
     return x, system
 
 
 def _linearise(points: Sequence[Measured], predictor: Predictor, base: EngineOf, x: Vector) -> _System:
-    def residuals(at: Vector) -> tuple[Vector, Vector, NDArray[np.int64]]:
+    def residuals(at: Vector) -> tuple[Vector, Vector, NDArray[np.int64], NDArray[np.bool_]]:
         found = predictor([m.point for m in points], scaled(base, at))
-        values, sigmas, rows = [], [], []
+        values, sigmas, rows, shown = [], [], [], []
         for index, (measured, estimate) in enumerate(zip(points, found, strict=True)):
             if estimate.status != "ok":
                 raise InputError(f"result {measured.point.id}: {estimate.reason}")
@@ -133,21 +156,22 @@ def _linearise(points: Sequence[Measured], predictor: Predictor, base: EngineOf,
                 values.append(np.log(ours / theirs))
                 sigmas.append(SIGMA[name])
                 rows.append(index)
-        return np.array(values), np.array(sigmas), np.array(rows, dtype=np.int64)
+                shown.append(name in _SHOWN)
+        return np.array(values), np.array(sigmas), np.array(rows, dtype=np.int64), np.array(shown, dtype=bool)
 
-    residual, sigma, row = residuals(x)
+    residual, sigma, row, shown = residuals(x)
     columns = [(residuals(x + _SHIFT * unit)[0] - residual) / _SHIFT for unit in np.eye(len(x))]
-    return _System(residual, sigma, row, np.stack(columns, axis=1))
+    return _System(residual, sigma, row, np.stack(columns, axis=1), shown)
 
 
-def _step(x: Vector, system: _System, keep: NDArray[np.bool_]) -> Vector:
+def _step(x: Vector, system: _System, keep: NDArray[np.bool_], width: float) -> Vector:
     """A Newton step of the robust, regularised problem on the kept observations.
 
     All observations of one result share the weight of about one: they err together.
     """
     r, s, jacobian = system.residual[keep], system.sigma[keep], system.jacobian[keep]
     weight = 1.0 / s**2 / (1.0 + (r / (_OUTLIER * s)) ** 2) / 2.0
-    precision = np.diag(PRIOR_SD**-2.0)
+    precision = np.diag((width * PRIOR_SD) ** -2.0)
     hessian = jacobian.T @ (weight[:, None] * jacobian) + precision
     return np.asarray(-np.linalg.solve(hessian, jacobian.T @ (weight * r) + precision @ x))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from planner.report.emit import write_whole
 from planner.report.formats import rows_text
-from planner.serving.profile import Calibration, Profile
+from planner.serving.profile import FEW, Calibration, Profile
 
 
 def emit_calibration(profile: Profile, output: str, out: Path) -> None:
@@ -17,6 +17,8 @@ def emit_calibration(profile: Profile, output: str, out: Path) -> None:
     write_whole(out, profile.text())
     rows = [asdict(entry) if output == "json" else _row(entry) for entry in profile.calibrations]
     sys.stdout.write(rows_text(rows, output))
+    if any(entry.points < FEW for entry in profile.calibrations):
+        sys.stderr.write(f"fewer than {FEW} results hardly tell a difference from noise: their factors stay near 1\n")
     sys.stderr.write(f"saved to {out}; use it with --profile {out}\n")
 
 

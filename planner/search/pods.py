@@ -23,9 +23,10 @@ from planner.search.split_metrics import gpu_memory, roles_of, running, state_me
 from planner.search.splits import Members, pair_grid
 from planner.search.supply import Supply
 from planner.search.unit_table import WORTH, UnitTable
+from planner.serving.bracket import last_kept
 from planner.serving.decode import decode_rate
 from planner.serving.latency import e2e
-from planner.serving.layout import Array, BoolArray, Layout
+from planner.serving.layout import Array, Layout
 from planner.serving.pd import Role, SplitFlow, open_split
 from planner.serving.prefill import prefill_times
 from planner.serving.replica import Replica
@@ -33,7 +34,6 @@ from planner.serving.replica import Replica
 # GPUs of one type in a pod. Sharing a queue among more replicas gains little, and larger deployments take more pods.
 POD_GPUS = 24
 _COARSE = np.concatenate([np.geomspace(0.01, 0.4, 5), np.linspace(0.5, 1.0, 9)])
-_FINE = 12
 # Tables of D(B) are shared by rows, so the same pod seen alone differs in the third digit: stay clear of the edge.
 _EDGE = 0.995
 
@@ -170,19 +170,19 @@ def _kind(replica: Replica) -> tuple[str, ...]:
 
 
 def _highest(replicas: tuple[Replica, Replica], rows: Sequence[tuple[Layout, Layout, int, int]], job: Job) -> Array:
-    """Requests/s [rows], 0 where no load keeps the limits: a coarse grid below what either pool could carry, then a
-    finer one inside the last interval that does."""
+    """Requests/s [rows], 0 where no load keeps the limits: a coarse grid below what either pool could carry, then the
+    edge inside the last interval that does."""
     most = _most(*roles_of(*replicas, rows), job)
     coarse = np.broadcast_to(_COARSE, (len(rows), len(_COARSE)))
-    first = _allowed(replicas, rows, most[:, None] * coarse, job)
+    first = _margin(replicas, rows, most[:, None] * coarse, job) >= 0
     last = np.where(first.any(axis=1), len(_COARSE) - 1 - first[:, ::-1].argmax(axis=1), -1)
     low = np.where(last >= 0, _COARSE[np.maximum(last, 0)], 0.0)
     high = np.where(last >= 0, _COARSE[np.minimum(last + 1, len(_COARSE) - 1)], 0.0)
-    fine = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, _FINE)[None, :]
-    second = _allowed(replicas, rows, np.maximum(most[:, None] * fine, 1e-12), job)
-    pick = _FINE - 1 - second[:, ::-1].argmax(axis=1)
-    chosen = fine[np.arange(len(rows)), pick]
-    return np.asarray(np.where(second.any(axis=1) & (last >= 0), chosen * most * _EDGE, 0.0))
+
+    def margin(load: Array) -> Array:
+        return _margin(replicas, rows, np.maximum(most * load, 1e-12)[:, None], job)[:, 0]
+
+    return np.asarray(np.where(last >= 0, last_kept(margin, low, high) * most * _EDGE, 0.0))
 
 
 def _most(prefill: Role, decode: Role, job: Job) -> Array:
@@ -195,10 +195,10 @@ def _most(prefill: Role, decode: Role, job: Job) -> Array:
     return np.asarray(np.minimum(times.capacity * prefill.count, decoding))
 
 
-def _allowed(
+def _margin(
     replicas: tuple[Replica, Replica], rows: Sequence[tuple[Layout, Layout, int, int]], rates: Array, job: Job
-) -> BoolArray:
-    """Where [rows, loads] the pod fits in memory, carries the rate and keeps the limits."""
+) -> Array:
+    """What is left of the tightest limit [rows, loads], relative; -1 where the pod cannot carry the rate at all."""
     repeated = [row for row in rows for _ in range(rates.shape[1])]
     flow = open_split(*roles_of(*replicas, repeated), rates.ravel(), lengths_of(job.workload))
     p, limits, n = job.slo.percentile, job.slo.limits, rates.size
@@ -206,9 +206,10 @@ def _allowed(
     seen = {"ttft": ttft, "tpot": tpot, "e2e": e2e(ttft, tpot, flow.lengths.osl)}
     fits = np.logical_and(flow.memory.fits, flow.prefill.memory.fits)
     good = np.isfinite(flow.batch) & np.isfinite(ttft) & np.broadcast_to(fits, (n,))
+    left = np.ones(n)
     for name, limit in limits.items():
-        good &= seen[name] <= limit
-    return np.asarray(good.reshape(rates.shape))
+        left = np.minimum(left, 1.0 - np.where(good, seen[name], 0.0) / limit)
+    return np.asarray(np.where(good, left, -1.0).reshape(rates.shape))
 
 
 def _candidate(pod: Pod, flow: SplitFlow, row: int, metrics: Metrics, job: Job) -> Candidate:

@@ -22,6 +22,8 @@ OVERHEAD = (
 FIRST_TOKEN = ("offset", "decode_steps")
 FACTORS = ("kernels", "overhead", "first_token")
 ANY = "*"
+FEW = 3
+"""Results below which a calibration keeps close to the built-in prior."""
 _FASTEST = 0.85  # of a benchmark loop; beyond it a kernel would come too close to the datasheet
 _FIELDS: Mapping[str, tuple[str, ...]] = {"kernels": KERNELS, "overhead": OVERHEAD, "first_token": FIRST_TOKEN}
 

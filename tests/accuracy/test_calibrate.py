@@ -30,9 +30,7 @@ def measured(points: list[Point], kernels: float = 1.0, overhead: float = 1.0) -
     """Measurements of a deployment whose kernels and overheads take so many times the prior."""
     truth = scaled(as_shipped, np.log([kernels, overhead, 1.0]))
     found = PREDICTOR(points, truth)
-    return [
-        Measured(p, "", e.tpot, e.ttft, None, e.output_rate_per_gpu) for p, e in zip(points, found, strict=True)
-    ]
+    return [Measured(p, "", e.tpot, e.ttft, None, e.output_rate_per_gpu) for p, e in zip(points, found, strict=True)]
 
 
 def test_results_that_agree_with_the_prior_change_nothing() -> None:
@@ -50,6 +48,23 @@ def test_more_points_come_closer_to_the_truth_and_one_moves_only_part_of_the_way
         errors.append(np.mean([abs(e.tpot / m.tpot - 1) for e, m in zip(found, rest, strict=True)]))
         assert k != 1 or 0 < x[0] < np.log(1.3)
     assert errors[0] > errors[1] > errors[2] > errors[3] and errors[3] < 0.25 * errors[0]
+
+
+def test_one_result_that_is_off_by_chance_moves_the_others_little() -> None:
+    # a result 15 % off, as one in ten is inside a group, among others that agree with the prior
+    (true,) = measured([point(32)])
+    odd = replace(true, tpot=true.tpot * 1.15, output_rate_per_gpu=true.output_rate_per_gpu / 1.15)
+    rest = measured([point(4), point(16), point(96), point(32, tp=4)])
+    found = PREDICTOR([m.point for m in rest], scaled(as_shipped, fit_factors([odd], PREDICTOR)))
+    assert all(1.0 < e.tpot / m.tpot < 1.03 for e, m in zip(found, rest, strict=True))
+
+
+def test_results_that_agree_with_each_other_are_believed_and_those_that_contradict_are_not() -> None:
+    points = measured([point(4), point(32), point(16, tp=1), point(96)])
+    alike = [replace(m, tpot=m.tpot * 1.2) for m in points]
+    unlike = [replace(m, tpot=m.tpot * f) for m, f in zip(points, (1.2, 0.85, 0.85, 1.2), strict=True)]
+    moved, kept = (np.abs(fit_factors(group, PREDICTOR)[:2]).max() for group in (alike, unlike))
+    assert moved > 4 * kept
 
 
 def test_the_error_after_is_of_points_left_out() -> None:
