@@ -67,7 +67,7 @@ def scope(menu: Menu) -> str:
     stages = len(menu.pipelines)
     found = [f"{len(menu.templates) - pods - stages} kinds of aggregated replicas"]
     if stages:
-        found.append(f"{stages} pipelines over two GPU types (at most {MOST_GPUS} of each)")
+        found.append(f"{stages} pipeline{'s' if stages > 1 else ''} over two GPU types (at most {MOST_GPUS} of each)")
     if pods:
         found.append(f"{pods} kinds of pods; a pod is a prefill and a decode pool of at most {POD_GPUS} GPUs a type")
     return f"Proofs hold among {' and '.join(found)}."

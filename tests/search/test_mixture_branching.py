@@ -5,16 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from dataclasses import replace
 from fractions import Fraction
 
 import mixture_cases as cases
 import pytest
 
-from planner.search.mixture import MixtureProblem, Offer, RequestClass, SolveOptions, Template, solve_mixture
+from planner.search.mixture import Limits, MixtureProblem, Offer, RequestClass, SolveOptions, Template, solve_mixture
 from planner.search.mixture.backends import SolverLimits
 from planner.search.mixture.branching import branch, nodes_allowed
+from planner.search.mixture.exact_plan import draw_plan
+from planner.search.mixture.formulation import formulate
 from planner.search.mixture.linear import LinearModel
+from planner.search.mixture.recheck import recheck, violations
 from planner.search.mixture.relaxation import Relaxation
+from planner.search.mixture.restricted import from_few_pools
+from planner.search.mixture.space import build_space
 
 LIMITS = SolverLimits(seconds=20.0)
 
@@ -113,3 +119,18 @@ def test_an_impossible_mixture_is_confirmed_by_another_solver() -> None:
     templates = tuple(t for t in problem.templates if t.id == short[0].gpu)
     result = solve_mixture(MixtureProblem(templates, short, problem.classes))
     assert result.status == "infeasible"
+
+
+def test_a_plan_from_few_pools_is_a_plan_of_the_whole_and_no_better_than_the_optimum() -> None:
+    for seed in range(4):
+        problem = replace(many_types(seed), limits=Limits(spare_replicas=1))
+        best = solve_mixture(problem)
+        form = formulate(build_space(problem))
+        few = from_few_pools(form, LIMITS, most=4)
+        if few.values is None:
+            continue
+        plan = draw_plan(form, few.values)
+        assert not violations(recheck(form.space, plan))
+        assert sum(1 for k in form.replicas if few.values[k] > 0.5) <= 4
+        assert best.plan is not None and form.model.value(few.values) >= best.plan.cost * (1 - 1e-9)
+        assert few.bound == -math.inf

@@ -78,6 +78,11 @@ class Relaxation:
         variables = self.source.variables
         return {i: self.columns[i].solution_value() * variables[i].scale for i in indices}
 
+    def reduced_costs(self) -> list[float]:
+        """Reduced costs by column of the last solution, in units of the objective per unit of the column."""
+        variables = self.source.variables
+        return [x.reduced_cost() / self.scale / v.scale for x, v in zip(self.columns, variables, strict=True)]
+
     def duals(self) -> list[float]:
         """Duals by row of the last solution, in units of the objective per unit of the row."""
         return [r.dual_value() * f / self.scale for r, f in zip(self.rows, self.row_scales, strict=True)]

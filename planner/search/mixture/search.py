@@ -25,6 +25,7 @@ from planner.search.mixture.incumbent import dive
 from planner.search.mixture.linear import LinearModel
 from planner.search.mixture.problem import Goal
 from planner.search.mixture.recheck import Check, recheck, violations
+from planner.search.mixture.restricted import POOLS, from_few_pools
 from planner.search.mixture.space import Space
 from planner.units import Seconds
 
@@ -162,7 +163,15 @@ class Search:
 
     def _first_plan(self) -> None:
         limits = self._limits()
-        found = dive(self.form.model, replace(limits, seconds=max(0.2, limits.seconds * DIVE_SHARE)))
+        limits = replace(limits, seconds=max(0.2, limits.seconds * DIVE_SHARE))
+        coupled = bool(self.form.nodes or self.form.used)
+        if coupled and self.options.solver == "auto" and len(self.form.space.pools) > POOLS:
+            few = from_few_pools(self.form, limits)
+            self._offer(few.values, few.solver)
+            if few.interrupted:
+                self.out.stopped_by = "interrupt"
+            return
+        found = dive(self.form.model, limits)
         if found is not None:
             self._offer(found, "dive")
 
