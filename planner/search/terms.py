@@ -20,7 +20,6 @@ from planner.serving.layout import Array, Layouts, floats
 GPUS, DECODING, RUNNING = "GPUs in use", "share of them that decodes", "running requests of a decoding GPU"
 FULL = "share of the cache in use"
 FACTORS = (GPUS, DECODING, RUNNING)
-BOTH = "attention and FFN workers in turn"
 KERNELS, MESSAGES, PROMPTS = "decode kernels", "all-reduce and expert messages", "prefill of other requests"
 QUEUE, OWN, EXPOSED, REST = "queue for prefill", "own prefill", "exposed KV transfer", "front end"
 _MESSAGES = ("all-reduce", "expert dispatch", "pipeline", "context exchange")
@@ -82,7 +81,7 @@ def _split(c: Candidate, tpot: float, ttft: float) -> tuple[dict[str, float], di
     parts = {QUEUE: ttft - _one(own) - exposed - rest, OWN: _one(own), EXPOSED: exposed, REST: rest}
     if receiver.blocks is not None:
         # Messages overlap with the kernels of other micro-batches: only the sum is anybody's time.
-        return {BOTH: tpot}, parts
+        return {KERNELS: tpot}, parts
     spent = _decode(c, Layouts.of([c.layout]), tpot)
     # No prompt interrupts these steps: what is left over is the error of interpolating between batches.
     return {KERNELS: spent[KERNELS] + spent[PROMPTS], MESSAGES: spent[MESSAGES]}, parts
