@@ -170,7 +170,7 @@ def score(points: Sequence[Measured], found: Sequence[Estimate]) -> str:
 
 # --- what is written -------------------------------------------------------------------------------------------------
 
-NOT_IN_BANDS = 0.1  # share of points below the band, and above it
+IN_BANDS = 0.8  # share of points
 BAND_NAMES = {"output_tok_s": "output_rate_per_gpu", "tpot_ms": "tpot", "ttft_ms": "ttft"}
 
 
@@ -192,7 +192,7 @@ def bands_text(points: Sequence[Measured], found: Sequence[Estimate], day: str) 
         f'source = "benchmarks/fit_engines.py on validation/points.csv"\nfitted = "{day}"',
     ]
     spans = {
-        family: {name: np.quantile(r, (NOT_IN_BANDS, 1 - NOT_IN_BANDS)) for name, r in table.items()}
+        family: {name: span_of(r) for name, r in table.items()}
         for family, table in sorted(ratios.items())
     }
     single = [span for key, span in spans.items() if key not in ("pd", "af")]
@@ -203,6 +203,17 @@ def bands_text(points: Sequence[Measured], found: Sequence[Estimate], day: str) 
             lines.append(f"points = {len(ratios[family]['tpot_ms'])}")
         lines += [f"{name} = [{low:.3f}, {high:.3f}]" for name, (low, high) in span.items()]
     return "\n".join(lines) + "\n"
+
+
+def span_of(ratios: Sequence[float]) -> tuple[float, float]:
+    """Lowest and highest of the points that a band holds; as many lie below as above, and an odd one where that makes
+    the band shorter.
+    """
+    ordered = sorted(ratios)
+    out = len(ordered) - round(IN_BANDS * len(ordered))
+    few = out // 2
+    spans = [(ordered[below], ordered[below - out - 1]) for below in {few, out - few}]
+    return min(spans, key=lambda span: span[1] / span[0])
 
 
 def left_out_text(points: Sequence[Measured], thetas: Mapping[str, LeftOutThetas], day: str) -> str:
