@@ -24,7 +24,7 @@ def test_a_model_too_large_for_either_fleet_runs_on_both_together() -> None:
     assert {stage.gpu for stage in pool.stages} == {"l4", "rtx-3090"} == set(pool.gpu.split("+"))
     assert (pool.stages[0].first, pool.stages[-1].end) == (0, 48)
     assert all(f"{s.first}-{s.end - 1} {s.gpu}" in pool_text(pool) for s in pool.stages)
-    assert "pipelines over two GPU types" in found.scope
+    assert "over two GPU types" in found.scope
     assert record(found)["fleets"][2]["plan"]["pools"][0]["stages"][0]["first"] == 0
     with pytest.raises(InputError, match="neither replayed"):
         replica_of_pool("qwen2.5-14b", pool, Catalogs())
