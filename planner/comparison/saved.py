@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from planner.comparison.compare import Comparison
 from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest
-from planner.plan import FORMAT_VERSION, PlanFile, Provenance, RejectedRow, SearchInfo
+from planner.plan import FLEET_NOTE, FORMAT_VERSION, PlanFile, Provenance, RejectedRow, SearchInfo
 from planner.version import __version__
 
 BY_CLASS = (
@@ -43,7 +43,7 @@ def plans_of(
     plans = []
     for rank, entry in enumerate(able, start=1):
         assert entry.plan is not None
-        notes = [f"fleet: {entry.fleet}", *entry.plan.notes]
+        notes = [f"{FLEET_NOTE}{entry.fleet}", *entry.plan.notes]
         plans.append(entry.plan.model_copy(update={"rank": rank, "notes": notes}))
     return PlanFile(
         format_version=FORMAT_VERSION,
