@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,15 @@ def test_a_users_gpu_changes_the_catalog_hash(tmp_path: Path) -> None:
     plain, own = search(asked()), search(asked(), catalogs=Catalogs((tmp_path,)))
     assert plain.provenance.catalog_sha256 != own.provenance.catalog_sha256
     assert plain.plans == own.plans
+
+
+def test_a_search_of_equal_replicas_reads_neither_the_optimiser_nor_the_splits() -> None:
+    """Their modules take longer to read than such a search takes."""
+    program = (
+        "import sys\nfrom planner.api import search\nfrom planner.job.parse import parse_job\n"
+        "search(parse_job(model='meta-llama/Llama-3.1-8B', fleet='h100-sxm:4', isl='500', osl='50', simulate_top=1))\n"
+        "print([name for name in sys.modules if name.startswith(('planner.search.mixture', 'planner.comparison',"
+        " 'planner.search.splits', 'planner.serving.afd', 'ortools'))])"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

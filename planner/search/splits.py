@@ -102,7 +102,7 @@ def _record(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome
     """No match of two pools reaches the limits or the rate even by its bound: say which is missed."""
     names = f"prefill {prefill.supply.accelerator.id}, decode {decode.supply.accelerator.id}"
     pairs, asked = len(prefill.gpus) * len(decode.gpus), job.workload.rate
-    most = best_rate(prefill, decode, job)
+    most = 0.0 if asked is None else best_rate(prefill, decode, job)
     if asked is None or most <= 0:
         need, have = "a prompt computed and moved within the limits", "no pair of layouts that does"
         outcome.rejections.add(Rejected("split misses ttft even when idle", names, need, have, 1.0), pairs)

@@ -5,12 +5,15 @@ linearly. Prompts that arrive during an iteration go into the next one (gated bu
 replica m = r*t(m) prompts ride together. With n replicas behind a router that sends to the least loaded one, u the
 share of time a replica is busy, rho = r*t(M)/M its load and a = sqrt(2(n+1)) - 1 (Sakasegawa, 1977):
 
-  E[wait] = 1/(2n) * ( u^a * t(m) + rho^(a+1) / (1-rho) * ranks * t(M)/M )
+  E[wait] = 1/(2n) * ( sqrt(n) * u^a * t(m) + rho^(a+1) / (1-rho) * ranks * t(M)/M )
 
-the rest of the running iteration, and the queue. A prompt is bound to its attention rank when it arrives, so each rank
+the rest of the running iteration, and the queue. In one queue for all servers a prompt takes the first that is free and
+the square root would be 1; a router binds it on arrival, so it waits for the end of an iteration that is not the next
+to end. With the root the mean wait of bound prompts is within 9 % of simulated ones (n = 2, 4, 8, loads 0.5 to 0.9;
+tests/serving/test_serving_pd.py). A prompt is bound to its attention rank when it arrives, so each rank
 is a queue of its own and another rank that idles does not help: its server takes M/ranks prompts in t(M), in step with
-the others. For n = M = 1 this is the M/D/1 wait rho*t/(2(1-rho)), for M = 1 Sakasegawa's M/D/n, and for rho -> 1 the
-heavy-traffic limit of the bulk queue.
+the others. For n = M = 1 this is the M/D/1 wait rho*t/(2(1-rho)), and for rho -> 1 the heavy-traffic limit of the bulk
+queue.
 """
 
 from __future__ import annotations
@@ -87,7 +90,7 @@ class PrefillTimes:
         power = np.sqrt(2.0 * (servers + 1.0)) - 1.0
         met = np.minimum(floats(rate) * time, 1.0) ** power
         queue = rho ** (power + 1.0) / (1.0 - rho) * self.ranks / self.capacity
-        mean = (time * met + queue) / (2.0 * servers)
+        mean = (time * met * np.sqrt(servers) + queue) / (2.0 * servers)
         return np.where(stable, _at(mean, met, statistic), np.inf)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -49,8 +50,29 @@ def test_more_replicas_at_the_same_load_wait_less() -> None:
     times = single_server(0.2)
     waits = [float(times.wait(0.8 / 0.2, n, "mean")[0]) for n in (1.0, 2.0, 8.0)]
     assert waits == sorted(waits, reverse=True)
-    # Erlang C halved for M/D/2 at rho 0.8 gives 0.18 s; Sakasegawa is within a few percent.
-    assert waits[1] == pytest.approx(0.18, rel=0.06)
+
+
+def bound_wait(servers: int, load: float, prompts: int = 30_000) -> float:
+    """Mean wait over the service time when each prompt is bound on arrival to the server with fewest in the house."""
+    rng, ends = np.random.default_rng(1), [deque([0.0]) for _ in range(servers)]
+    now = total = 0.0
+    for gap in rng.exponential(1.0 / (servers * load), prompts):
+        now += gap
+        for queue in ends:
+            while len(queue) > 1 and queue[0] <= now:
+                queue.popleft()
+        ahead = [len(queue) - (queue[-1] <= now) for queue in ends]
+        chosen = ends[rng.choice(np.flatnonzero(np.array(ahead) == min(ahead)))]
+        start = max(now, chosen[-1])
+        chosen.append(start + 1.0)
+        total += start - now
+    return total / prompts
+
+
+@pytest.mark.parametrize(("servers", "load"), [(2, 0.8), (4, 0.7), (4, 0.9), (8, 0.8)])
+def test_prompts_bound_to_a_replica_wait_as_a_replayed_router_lets_them(servers: int, load: float) -> None:
+    predicted = float(single_server(1.0).wait(load, float(servers), "mean")[0])
+    assert predicted == pytest.approx(bound_wait(servers, load), rel=0.12)
 
 
 def test_a_pool_at_its_capacity_waits_for_ever() -> None:

@@ -40,6 +40,14 @@ def test_goodput_counts_requests_within_every_target():
     assert some.attainment == pytest.approx(0.9, abs=0.01)
 
 
+def test_a_run_without_details_serves_every_request_as_one_with_them():
+    whole, lean = serve(60), serve(60, details=False)
+    assert list(lean.records.ttft) == list(whole.records.ttft)
+    assert list(lean.records.end_to_end) == list(whole.records.end_to_end)
+    assert summarize(lean).stability == summarize(whole).stability
+    assert not lean.timeline.moments and not lean.token_gaps.count
+
+
 def test_throughput_of_a_stable_system_is_the_offered_rate():
     summary = summarize(serve(20))
     assert summary.stability.stable
