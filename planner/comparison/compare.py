@@ -171,10 +171,12 @@ def _reason(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer) -> s
     if nearest is not None:
         return nearest
     raise_limits = " and ".join(r.message for r in result.relax)
-    drop = " and ".join(r.message for r in result.shortfall) if job.workload.rate is not None or not raise_limits else ""
+    asks_less = job.workload.rate is not None or not raise_limits
+    drop = " and ".join(r.message for r in result.shortfall) if asks_less else ""
     if len(menu.classes) == 1:
         drop = drop.removeprefix("request class all: ").replace("of its ", "of the ", 1)
-    return "; else ".join(dict.fromkeys(part for part in (raise_limits, drop) if part)) or "the limits contradict each other"
+    ways = dict.fromkeys(part for part in (raise_limits, drop) if part)
+    return "; else ".join(ways) or "the limits contradict each other"
 
 
 def _nearest(menu: Menu, fleet: FleetOffer) -> str | None:

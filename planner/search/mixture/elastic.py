@@ -121,7 +121,8 @@ def _relaxation(problem: MixtureProblem, law: str, name: str, amount: float) -> 
     if law == "inventory":
         offer: Offer = next(o for o in problem.offers if o.id == name)
         amount = float(-(-round(amount * 1e6) // 10**6))
-        message = f"offer {name}: {offer.available:,} GPU{'' if offer.available == 1 else 's'} available, {amount:,.0f} more needed"
+        there = f"{offer.available:,} GPU{'' if offer.available == 1 else 's'} available"
+        message = f"offer {name}: {there}, {amount:,.0f} more needed"
         return Relaxation(law, name, amount, message)
     if law in ("budget", "power"):
         limit = problem.limits.budget if law == "budget" else problem.limits.power
