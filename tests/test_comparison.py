@@ -286,6 +286,18 @@ def test_a_fleet_outside_a_region_with_a_floor_cannot_win_however_cheap(tmp_path
     assert reasons["union"] is None and reasons["unlimited h100-sxm"] is None
 
 
+def test_links_of_a_fleet_file_slow_down_what_crosses_them(tmp_path: Path) -> None:
+    """Two single-GPU nodes: a replica over both, or a pod with its cache sent, depends on the network."""
+    rates = []
+    for nic in (10, 400):
+        path = offers(tmp_path, f"gpu: h100-sxm, count: 4, nic_gbps: {nic}", name=f"nic{nic}")
+        rates.append(plan(compare(asked(path, modes="pd", isl="8000", ttft="3s")), f"nic{nic}").predicted.request_rate)
+    assert rates[0] < 0.9 * rates[1]
+    both = [offers(tmp_path, f"gpu: h100-sxm, count: 4, nic_gbps: {nic}", name=f"b{nic}") for nic in (10, 400)]
+    with pytest.raises(InputError, match="10 and with 400 Gbit/s"):
+        compare(asked(*both))
+
+
 def test_goodput_without_any_limit_asks_for_one(tmp_path: Path) -> None:
     endless = compare(asked(offers(tmp_path, "gpu: l40s, usd_per_gpu_hour: 1")))
     assert endless.winner == "" and "nothing limits what it gives" in (endless.entries[0].reason or "")

@@ -16,6 +16,8 @@ BY_CLASS = (
     "unless a trace is given"
 )
 
+LINKS = "planned with the nic_gbps of the fleet files; a replay takes the network of the catalog"
+
 
 def check_can_be_saved(asked: ComparisonRequest) -> None:
     """Raise InputError for several models: a plan file has one job."""
@@ -39,6 +41,11 @@ def plans_of(
     Raises InputError for several models.
     """
     check_can_be_saved(asked)
+    warnings = list(found.warnings)
+    if len(asked.classes) > 1:
+        warnings.append(BY_CLASS)
+    if any(offer.nic_gbps is not None for fleet in asked.fleets for offer in fleet.offers):
+        warnings.append(LINKS)
     able = sorted((e for e in found.entries if e.plan is not None), key=lambda e: e.fleet != found.winner)
     plans = []
     for rank, entry in enumerate(able, start=1):
@@ -52,7 +59,7 @@ def plans_of(
         search=SearchInfo(
             candidates=found.units + sum(count for _, count, _ in found.rejected),
             feasible=found.units,
-            warnings=[*found.warnings, *([BY_CLASS] if len(asked.classes) > 1 else [])],
+            warnings=warnings,
             operating_points=0,
             elapsed_s=None,
             rejected=[RejectedRow(reason=r, count=n, nearest=near) for r, n, near in found.rejected],
