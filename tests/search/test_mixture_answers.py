@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from planner.search.mixture import (
     solve_mixture,
 )
 from planner.search.mixture import search as search_module
+from planner.search.mixture.backends import LinearSolution, in_thread, silent_stdout
 from planner.search.mixture.marginal import dual_values, marginal_values
 from planner.search.mixture.pareto import pareto_front
 from planner.search.mixture.patterns import fewest_nodes, node_patterns
@@ -119,6 +123,22 @@ def test_ctrl_c_is_heard_while_native_code_runs() -> None:
         pytest.skip("the solver finished before the interrupt")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == "optimal" or done.stdout.split()[1] == "interrupt"
+
+
+def test_a_solver_left_behind_takes_no_output_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """Once it put its own silence back when it ended, after the answer's stdout was restored."""
+
+    def work() -> LinearSolution:
+        with silent_stdout():
+            time.sleep(0.4)
+        return LinearSolution("unknown", "slow")
+
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        in_thread(work, "slow", 5.0)
+    time.sleep(0.5)
+    print("the answer", flush=True)
+    assert "the answer" in capfd.readouterr().out
 
 
 def test_infeasible_names_the_limit_and_by_how_much() -> None:

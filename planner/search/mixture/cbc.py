@@ -37,10 +37,7 @@ def _solve(model: LinearModel, limits: SolverLimits, hint: list[float] | None) -
             warmStart=hint is not None, keepFiles=False,
         )  # fmt: skip
         command.tmpDir = folder
-        try:
-            problem.solve(command)
-        except KeyboardInterrupt:
-            return LinearSolution("unknown", "pulp-cbc", interrupted=True)
+        problem.solve(command)
         found = _BOUND.findall(log.read_text()) if log.exists() else []
     return _read(model, problem, columns, scale, [float(b) for b in found])
 
