@@ -97,7 +97,10 @@ class Catalogs:
         offers: list[Offer] = []
         unpriced: set[str] = set()
         for spec in fleet.offers:
-            supply = self._supply(self.hardware.accelerator(spec.gpu), spec.count or 0)
+            accelerator = self.hardware.accelerator(spec.gpu)
+            if spec.nic_gbps is not None:
+                accelerator = replace(accelerator, network_bandwidth=spec.nic_gbps * 1e9 / 8)
+            supply = self._supply(accelerator, spec.count or 0)
             price = spec.price if spec.price is not None else supply.price
             gpu = supply.accelerator.id
             known = supplies.get(gpu)

@@ -29,6 +29,8 @@ from planner.units import GIB
 from planner.version import __version__
 
 FORMAT_VERSION = "1.0"
+# A plan of a comparison names its fleet in a note that starts so.
+FLEET_NOTE = "fleet: "
 
 
 class _Model(BaseModel):

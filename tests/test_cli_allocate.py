@@ -88,6 +88,16 @@ def test_an_infeasible_profile_ends_with_1_and_the_reason(
     refused(command("allocate", path), "no mixture", said, code=1)
 
 
+def test_each_way_out_of_an_infeasible_profile_is_one_sentence(command: Command, tmp_path: Path) -> None:
+    """What has to be dropped together is not offered as one or the other."""
+    scarce = [{"name": "a", "cost_usd_per_hour": 1.0, "available": 0}, {"name": "b", "cost_usd_per_hour": 1.0,
+                                                                        "available": 0}]  # fmt: skip
+    found = strict_json(command("allocate", written(tmp_path, {**OURS, "offers": scarce}), "-o", "json").out)
+    raised, dropped = found["reasons"]
+    assert raised.startswith("raise a limit: ") and dropped.startswith("or lower the demand: ")
+    assert " and " in dropped and all(c["name"] in dropped for c in OURS["classes"])
+
+
 def test_a_bad_profile_or_option_is_refused(command: Command, tmp_path: Path) -> None:
     path = written(tmp_path, OURS)
     refused(command("allocate", tmp_path / "absent.json"), "absent.json")

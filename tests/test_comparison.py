@@ -277,6 +277,32 @@ def test_power_and_region_floors_hold(tmp_path: Path) -> None:
     assert poor.gpus_total == 2
 
 
+def test_a_fleet_outside_a_region_with_a_floor_cannot_win_however_cheap(tmp_path: Path) -> None:
+    here = offers(tmp_path, "gpu: h100-sxm, count: 4, region: eu, usd_per_gpu_hour: 9", name="here")
+    there = offers(tmp_path, "gpu: h100-sxm, count: 4, region: us, usd_per_gpu_hour: 1e-9", name="there")
+    found = compare(asked(here, there, rate="10/s", region_floor=("eu=50%", "us=0%")))
+    reasons = {entry.fleet: entry.reason for entry in found.entries}
+    assert "no GPUs in region eu" in (reasons["there"] or "") and found.winner == "here"
+    assert reasons["union"] is None and reasons["unlimited h100-sxm"] is None
+
+
+def test_links_of_a_fleet_file_slow_down_what_crosses_them(tmp_path: Path) -> None:
+    """Two single-GPU nodes: a replica over both, or a pod with its cache sent, depends on the network."""
+    rates = []
+    for nic in (10, 400):
+        path = offers(tmp_path, f"gpu: h100-sxm, count: 4, nic_gbps: {nic}", name=f"nic{nic}")
+        rates.append(plan(compare(asked(path, modes="pd", isl="8000", ttft="3s")), f"nic{nic}").predicted.request_rate)
+    assert rates[0] < 0.9 * rates[1]
+    both = [offers(tmp_path, f"gpu: h100-sxm, count: 4, nic_gbps: {nic}", name=f"b{nic}") for nic in (10, 400)]
+    with pytest.raises(InputError, match="10 and with 400 Gbit/s"):
+        compare(asked(*both))
+
+
+def test_goodput_without_any_limit_asks_for_one(tmp_path: Path) -> None:
+    endless = compare(asked(offers(tmp_path, "gpu: l40s, usd_per_gpu_hour: 1")))
+    assert endless.winner == "" and "nothing limits what it gives" in (endless.entries[0].reason or "")
+
+
 def test_a_fleet_without_a_layout_says_what_comes_nearest() -> None:
     small = compare(asked("l4:2", "h100-sxm:8", model="llama-3.1-70b", rate="1/s"))
     assert small.entries[0].plan is None and "misses tpot even when idle; nearest: l4 tp8" in (

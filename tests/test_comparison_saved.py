@@ -37,7 +37,8 @@ def test_the_winner_comes_first_and_every_plan_names_its_fleet(command: Command,
 def test_the_saved_plan_can_be_simulated_explained_and_exported(command: Command, saved: Path, tmp_path: Path) -> None:
     replayed = strict_json(command("simulate", saved, "--requests", "200", "-o", "json").out)
     assert replayed["stable"] and replayed["requests"] == 200
-    assert command("explain", saved).code == 0
+    explained = command("explain", saved)
+    assert explained.code == 0 and "each other plan is that of another fleet" in explained.out
     assert command("export", saved, "--to", "vllm", "--out", tmp_path / "files", "--check").code == 0
 
 

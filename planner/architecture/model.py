@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 
 class Part(StrEnum):
@@ -240,7 +241,7 @@ class Checkpoint:
     kv: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
     """A language model. ``layers`` holds every layer in order; MTP layers and vision parts are counted apart.
 
@@ -267,7 +268,7 @@ class Model:
     aliases: tuple[str, ...] = ()
     source: str = ""
 
-    @property
+    @cached_property
     def groups(self) -> tuple[LayerGroup, ...]:
         """Equal layers counted, in order of first appearance."""
         # Files and families repeat one object; hashing it once, not once a layer, matters to a search over layouts.

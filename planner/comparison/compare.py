@@ -61,6 +61,10 @@ def compare(
     entries, results, alone_entries = [], [], []
     for fleet in [*fleets, *([union] if len(fleets) > 1 else [])]:
         show(f"solving {fleet.name}")
+        outside = _outside(fleet, asked)
+        if outside is not None:
+            entries.append(Entry(fleet.name, None, outside))
+            continue
         results.append(solver.solve(fleet.offers, scale))
         entries.append(_entry(menu, results[-1], asked, fleet, given=fleet is not union))
     carried = scale or max((r.result.plan.rate_multiple for r in results if r.result.plan), default=None)
@@ -71,7 +75,7 @@ def compare(
             reason = _nearest(menu, alone) or "no given fleet carries the job, so there is no rate to match"
             alone_entries.append(Entry(alone.name, None, reason, False))
             continue
-        alone_entries.append(_entry(menu, solver.solve(alone.offers, carried), asked, alone, given=False))
+        alone_entries.append(_entry(menu, solver.solve(alone.offers, carried, placed=False), asked, alone, given=False))
     price = {gpu: min(o.price for o in union.offers if o.gpu == gpu) for gpu in {o.gpu for o in union.offers}}
     question = Question(goals[0], scale is not None, not union.unpriced)
     winner, why = winner_of(entries, alone_entries, question, effort_of(menu, price))
@@ -80,9 +84,18 @@ def compare(
     show("bounding what the classes hide")
     bucketing = _bucketing(parts, union, asked, menus, results[-1].result)
     return Comparison(
-        (*entries, *alone_entries), marginal, winner, why, scope(menu), bucketing, warnings, len(menu.templates),
+        (*entries, *alone_entries), marginal, winner, why, scope(menu, asked), bucketing, warnings, len(menu.templates),
         tuple(rows_of(menu.rejections.values())),
     )  # fmt: skip
+
+
+def _outside(fleet: FleetOffer, asked: ComparisonRequest) -> str | None:
+    """Why a fleet breaks a floor whatever it does: it has no GPUs in that region. The union has some in each."""
+    here = {offer.region for offer in fleet.offers}
+    for region, share in asked.rules.region_floor:
+        if share > 0 and region not in here:
+            return f"no GPUs in region {region}, which has to serve at least {share:.4g} of the requests"
+    return None
 
 
 def _goals(union: FleetOffer, asked: ComparisonRequest) -> tuple[tuple[Goal, ...], tuple[str, ...]]:
@@ -150,16 +163,20 @@ def _entry(menu: Menu, solved: Solved, asked: ComparisonRequest, fleet: FleetOff
 
 def _reason(menu: Menu, result: MixtureResult, job: Job, fleet: FleetOffer) -> str:
     """Why a fleet has no plan: what to raise, or else how much less to ask; or the nearest miss of its layouts."""
+    if result.status == "unbounded":
+        return "nothing limits what it gives: name a rate, a count for every offer, or --budget"
     if result.status != "infeasible":
         return f"no plan within the time limit ({result.certificate.stopped_by or result.status})"
     nearest = _nearest(menu, fleet)
     if nearest is not None:
         return nearest
     raise_limits = " and ".join(r.message for r in result.relax)
-    drop = "; ".join(r.message for r in result.shortfall) if job.workload.rate is not None or not raise_limits else ""
+    asks_less = job.workload.rate is not None or not raise_limits
+    drop = " and ".join(r.message for r in result.shortfall) if asks_less else ""
     if len(menu.classes) == 1:
-        drop = drop.removeprefix("request class all: ")
-    return "; else ".join(part for part in (raise_limits, drop) if part) or "the limits contradict each other"
+        drop = drop.removeprefix("request class all: ").replace("of its ", "of the ", 1)
+    ways = dict.fromkeys(part for part in (raise_limits, drop) if part)
+    return "; else ".join(ways) or "the limits contradict each other"
 
 
 def _nearest(menu: Menu, fleet: FleetOffer) -> str | None:

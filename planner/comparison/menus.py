@@ -61,8 +61,8 @@ def build_menus(
     return Menus(joined({part.asked.name: menu for part, menu in zip(parts, own, strict=True)}), tuple(own))
 
 
-def scope(menu: Menu) -> str:
-    """Among what the proofs hold."""
+def scope(menu: Menu, asked: ComparisonRequest) -> str:
+    """Among what the proofs hold; units that were asked for and help nowhere are named too."""
     pods = len({name for (name, _), candidate in menu.candidates.items() if candidate.mode == "pd"})
     stages = len(menu.pipelines)
     found = [f"{len(menu.templates) - pods - stages} kinds of aggregated replicas"]
@@ -70,4 +70,7 @@ def scope(menu: Menu) -> str:
         found.append(f"{stages} pipeline{'s' if stages > 1 else ''} over two GPU types (at most {MOST_GPUS} of each)")
     if pods:
         found.append(f"{pods} kinds of pods; a pod is a prefill and a decode pool of at most {POD_GPUS} GPUs a type")
-    return f"Proofs hold among {' and '.join(found)}."
+    none = ["pipeline over two GPU types"] if asked.cross_type and not stages else []
+    none += ["pod of prefill and decode replicas"] if "pd" in asked.job.modes and not pods else []
+    beside = f" No {' and no '.join(none)} was found that adds to them." if none else ""
+    return f"Proofs hold among {' and '.join(found)}.{beside}"

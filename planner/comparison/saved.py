@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from planner.comparison.compare import Comparison
 from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest
-from planner.plan import FORMAT_VERSION, PlanFile, Provenance, RejectedRow, SearchInfo
+from planner.plan import FLEET_NOTE, FORMAT_VERSION, PlanFile, Provenance, RejectedRow, SearchInfo
 from planner.version import __version__
 
 BY_CLASS = (
     "pools serve different request classes; a replay sends every request to every pool, at the mean lengths "
     "unless a trace is given"
 )
+
+LINKS = "planned with the nic_gbps of the fleet files; a replay takes the network of the catalog"
 
 
 def check_can_be_saved(asked: ComparisonRequest) -> None:
@@ -39,11 +41,16 @@ def plans_of(
     Raises InputError for several models.
     """
     check_can_be_saved(asked)
+    warnings = list(found.warnings)
+    if len(asked.classes) > 1:
+        warnings.append(BY_CLASS)
+    if any(offer.nic_gbps is not None for fleet in asked.fleets for offer in fleet.offers):
+        warnings.append(LINKS)
     able = sorted((e for e in found.entries if e.plan is not None), key=lambda e: e.fleet != found.winner)
     plans = []
     for rank, entry in enumerate(able, start=1):
         assert entry.plan is not None
-        notes = [f"fleet: {entry.fleet}", *entry.plan.notes]
+        notes = [f"{FLEET_NOTE}{entry.fleet}", *entry.plan.notes]
         plans.append(entry.plan.model_copy(update={"rank": rank, "notes": notes}))
     return PlanFile(
         format_version=FORMAT_VERSION,
@@ -52,7 +59,7 @@ def plans_of(
         search=SearchInfo(
             candidates=found.units + sum(count for _, count, _ in found.rejected),
             feasible=found.units,
-            warnings=[*found.warnings, *([BY_CLASS] if len(asked.classes) > 1 else [])],
+            warnings=warnings,
             operating_points=0,
             elapsed_s=None,
             rejected=[RejectedRow(reason=r, count=n, nearest=near) for r, n, near in found.rejected],

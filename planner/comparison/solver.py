@@ -85,9 +85,8 @@ class Solver:
     def limits(self) -> Limits:
         """Rows beside demand and inventory."""
         rules = self.asked.rules
-        return Limits(
-            rules.headroom, rules.spare, rules.budget, rules.power, rules.spot_share, dict(rules.region_floor)
-        )
+        floors = {region: share for region, share in rules.region_floor if share > 0}
+        return Limits(rules.headroom, rules.spare, rules.budget, rules.power, rules.spot_share, floors)
 
     @property
     def options(self) -> SolveOptions:
@@ -99,13 +98,12 @@ class Solver:
         rest = tuple(goal for goal in self.goals if goal is not Goal.THROUGHPUT)
         return rest if scale is not None else (Goal.THROUGHPUT, *rest)
 
-    def solve(self, offers: tuple[Offer, ...], scale: float | None) -> Solved:
-        """Best mixture on ``offers`` for the classes' rates times ``scale``, or the most of their mix."""
-        limits = self.limits
-        regions = {offer.region for offer in offers}
-        # A floor of a region that a fleet does not reach is not its own; unlimited types stand nowhere.
-        floors = {r: f for r, f in limits.region_floor.items() if r in regions}
-        limits = replace(limits, region_floor=floors)
+    def solve(self, offers: tuple[Offer, ...], scale: float | None, *, placed: bool = True) -> Solved:
+        """Best mixture on ``offers`` for the classes' rates times ``scale``, or the most of their mix.
+
+        Offers that are not ``placed``, as those of unlimited types, stand in no region and are free of the floors.
+        """
+        limits = self.limits if placed else replace(self.limits, region_floor={})
         return self._in_time(problem_of(self.menu, offers, scale=scale, limits=limits, goals=self.goals_for(scale)))
 
     def _in_time(self, problem: MixtureProblem) -> Solved:

@@ -52,7 +52,7 @@ class Question:
             return f"{value:.3g} $/M tokens" if self.priced else f"{plan.predicted.output_tok_s:,.0f} tok/s"
         if self.goal is Goal.POWER:
             return f"{value / 1e3:,.3g} kW"
-        return f"{value:,.0f} GPUs" if self.goal is Goal.GPUS else f"{value:,.4g} $/h"
+        return f"{value:,.0f} GPUs" if self.goal is Goal.GPUS else f"{_plain(value)} $/h"
 
 
 def winner_of(entries: Sequence[Entry], alone: Sequence[Entry], asked: Question, effort: Mapping[str, float]) -> tuple[
@@ -87,6 +87,11 @@ def winner_of(entries: Sequence[Entry], alone: Sequence[Entry], asked: Question,
     return best.fleet, " ".join(text)
 
 
+def _plain(value: float) -> str:
+    """Four digits, and whole numbers without an exponent."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def _margin(best: Plan, other: Plan, asked: Question) -> str:
     ours, theirs = asked.worth(best)[0], asked.worth(other)[0]
     return f" ({theirs / ours - 1:.1%} more)" if 0 < ours < math.inf and theirs < math.inf else ""
@@ -95,10 +100,10 @@ def _margin(best: Plan, other: Plan, asked: Question) -> str:
 def _does(plan: Plan, asked: Question) -> str:
     """What a plan achieves at what price, in a phrase."""
     used = " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items())
-    price = "" if plan.cost_usd_per_hour is None else f" for {plan.cost_usd_per_hour:,.4g} $/h"
+    price = "" if plan.cost_usd_per_hour is None else f" for {_plain(plan.cost_usd_per_hour)} $/h"
     unit = plan.usd_per_million_output_tokens
     each = "" if unit is None else f" ({unit:,.3g} $/M tokens)"
-    verb = "carries the rate" if asked.rated else f"gives {plan.predicted.output_tok_s:,.4g} tok/s"
+    verb = "carries the rate" if asked.rated else f"gives {_plain(plan.predicted.output_tok_s)} tok/s"
     return f"{used} {verb}{price}{each}"
 
 
@@ -111,7 +116,7 @@ def _reasons(plan: Plan, asked: Question, effort: Mapping[str, float]) -> list[s
     text = [f"Why: kept busy all the time, the rate costs in $/h on {listed}."]
     least, cost = order[0][1], plan.cost_usd_per_hour
     if cost is not None and cost > least * 1.02:
-        text.append(f"Whole replicas, limits and inventory bring that to {cost:,.4g}.")
+        text.append(f"Whole replicas, limits and inventory bring that to {_plain(cost)}.")
     return text
 
 

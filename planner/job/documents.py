@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from planner.errors import InputError
 
 LONGEST_TEXT = 80
+_POWER_OF_TEN = re.compile(r"[+-]?\d+[eE][+-]?\d+")
 
 
 def read_document(path: Path, what: str) -> Any:
@@ -29,7 +31,12 @@ def read_document(path: Path, what: str) -> Any:
 
 
 def as_number(value: Any) -> float:
-    """The number that a value is, nan for anything else; a whole number beyond all floats is infinite."""
+    """The number that a value is, nan for anything else; a whole number beyond all floats is infinite.
+
+    YAML takes 1e-9 for text, as it has no point; users mean a number.
+    """
+    if isinstance(value, str) and _POWER_OF_TEN.fullmatch(value):
+        return float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return math.nan
     try:

@@ -12,7 +12,8 @@ from planner.job.documents import as_number, as_text, read_document, shown
 from planner.job.fleet import MAX_GPUS, parse_fleet
 
 _MAX_PRICE = 1e9
-_KEYS = {"gpu", "count", "usd_per_gpu_hour", "region", "spot", "node_gpus"}
+_MAX_NIC_GBPS = 1e6
+_KEYS = {"gpu", "count", "usd_per_gpu_hour", "region", "spot", "node_gpus", "nic_gbps"}
 _EXAMPLE = "offers: [{gpu: h100-sxm, count: 16, usd_per_gpu_hour: 2.5, spot: false, region: eu, node_gpus: 8}]"
 
 
@@ -25,6 +26,7 @@ class OfferSpec:
     count : GPUs there are, None for as many as one likes.
     price : US dollars per GPU and hour, None for the catalog's reference.
     node_gpus : GPUs are had in nodes of so many.
+    nic_gbps : Gbit/s per GPU and direction between nodes, None for the catalog's.
     """
 
     gpu: str
@@ -33,6 +35,7 @@ class OfferSpec:
     region: str = ""
     spot: bool = False
     node_gpus: int = 1
+    nic_gbps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ def _offer(row: Any, where: str) -> OfferSpec:
         region=as_text(row.get("region", ""), f"{where}: region"),
         spot=bool(row.get("spot", False)),
         node_gpus=_whole(row.get("node_gpus", 1), f"{where}: node_gpus", least=1),
+        nic_gbps=None if row.get("nic_gbps") is None else _nic(row["nic_gbps"], where),
     )
 
 
@@ -84,6 +88,13 @@ def _whole(value: Any, where: str, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_GPUS:
         raise InputError(f"{where} is {shown(value)}; it must be a whole number from {least} to {MAX_GPUS:,}")
     return value
+
+
+def _nic(value: Any, where: str) -> float:
+    speed = as_number(value)
+    if not 0 < speed <= _MAX_NIC_GBPS:
+        raise InputError(f"{where}: nic_gbps is {shown(value)}; it must be a number above zero, Gbit/s per GPU")
+    return speed
 
 
 def _price(value: Any, where: str) -> float:

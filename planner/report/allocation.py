@@ -28,7 +28,8 @@ def emit_allocation(result: AllocationResult, output: str, out: Sequence[Path] |
     emit(render, output, out)
     if result.cost is not None:
         return 0
-    reasons = "; ".join(result.reasons) or f"the solver stopped ({result.status})"
+    stopped = f"none was found before the {result.certificate.stopped_by or 'time limit'}"
+    reasons = "; ".join(result.reasons) or stopped
     sys.stderr.write(f"error: no mixture: {' '.join(reasons.split())}\n")
     return 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from planner.plan import Performance, Plan, PlanFile, Pool
+from planner.plan import FLEET_NOTE, Performance, Plan, PlanFile, Pool
 from planner.report.formats import rows_text
 from planner.report.modes import compare_modes
 from planner.units import format_count
@@ -117,6 +117,11 @@ def verdict(found: PlanFile) -> str:
     """Say in one line why the first plan leads the second."""
     best = found.plans[0]
     certificate = best.certificate
+    fleet = next((note.removeprefix(FLEET_NOTE) for note in best.notes if note.startswith(FLEET_NOTE)), None)
+    if fleet is not None:
+        proof = "proved best" if certificate.status == "optimal" else f"within {certificate.gap:.2%} of the best"
+        others = "; each other plan is that of another fleet" if len(found.plans) > 1 else ""
+        return f"Plan 1 is {proof} for {certificate.objective} on {fleet}{others}."
     start = f"Plan 1 is optimal for {certificate.objective} among all layouts and precisions searched"
     if certificate.status == "best found":
         start = f"Plan 1 is the best found for {certificate.objective}; splits are pruned, so this is no proof"

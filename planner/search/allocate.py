@@ -131,6 +131,10 @@ def single_type(problem: AllocationProblem, offer: AllocationOffer) -> SingleTyp
 def _reasons(result: MixtureResult) -> tuple[str, ...]:
     if result.status != "infeasible":
         return ()
-    raise_limits = tuple(f"raise a limit: {r.message}" for r in result.relax)
-    drop_demand = tuple(f"or lower the demand: {r.message}" if result.relax else r.message for r in result.shortfall)
-    return raise_limits + drop_demand or ("the limits contradict each other",)
+    # Each of the two ways out is all of its changes together.
+    raise_limits = " and ".join(r.message for r in result.relax)
+    drop = " and ".join(r.message for r in result.shortfall)
+    ways = ((f"raise a limit: {raise_limits}",) if raise_limits else ()) + (
+        (f"or lower the demand: {drop}" if raise_limits else drop,) if drop else ()
+    )
+    return ways or ("the limits contradict each other",)

@@ -7,6 +7,7 @@ column prices out, the master's LP value bounds every set of pipelines.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -64,16 +65,19 @@ def best_pipelines(devices: Sequence[PipelineDevice], layers: int, seconds: Seco
     started = time.monotonic()
     pricing = _Pricing(devices, layers)
     columns = pricing.first_columns()
-    bound = math.inf
-    while time.monotonic() - started < seconds * 0.5:
-        value, duals = _relaxed_master(devices, columns)
-        fresh, loose = pricing.columns(duals)
-        # Any pipeline earns at most `loose` over its duals, and at most `devices` pipelines exist.
-        bound = min(bound, value + loose * sum(d.count for d in devices))
-        fresh = [c for c in fresh if c not in columns]
-        if not fresh:
-            break
-        columns += fresh
+    # A pipeline of rate r over all layers takes r * layers of what its devices carry: layers times rate.
+    most = [d.count * max((n * r for n, r in enumerate(d.rates, start=1)), default=0.0) for d in devices]
+    bound = math.fsum(most) / layers
+    with contextlib.suppress(KeyboardInterrupt):  # then the best of the pipelines found so far
+        while time.monotonic() - started < seconds * 0.5:
+            value, duals = _relaxed_master(devices, columns)
+            fresh, loose = pricing.columns(duals)
+            # Any pipeline earns at most `loose` over its duals, and at most `devices` pipelines exist.
+            bound = min(bound, value + loose * sum(d.count for d in devices))
+            fresh = [c for c in fresh if c not in columns]
+            if not fresh:
+                break
+            columns += fresh
     columns += [c for c in pricing.pairs(_relaxed_master(devices, columns)[1]) if c not in columns]
     return _integer_master(devices, columns, bound, started, seconds)
 

@@ -160,7 +160,7 @@ def decode_pool(
 def largest_batch(table: DecodeTable, slots: Array, slo: Slo, lengths: Lengths) -> tuple[Array, Array, BoolArray]:
     """TPOT of one request alone, the largest batch that keeps the TPOT limit, and where any batch does."""
     limit = _tpot_limit(slo, lengths)
-    alone = table.at(np.ones_like(slots))
+    alone = table.alone
 
     def allowed(batch: Array) -> BoolArray:
         tpot = table.at(batch)

@@ -204,8 +204,9 @@ def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow, Array]:
     yes = np.ones(len(top), dtype=bool)
 
     def at(batch: Array) -> SplitFlow:
-        rate = decode_rate(decode.layouts, batch, pair.table.at(batch), pair.lengths) * decode.count
-        return pair.flow(rate, batch, yes)
+        tpot = pair.table.at(batch)
+        rate = decode_rate(decode.layouts, batch, tpot, pair.lengths) * decode.count
+        return pair.flow(rate, batch, yes, tpot)
 
     if job.workload.rate is not None:
         flow = pair.open(np.full(len(top), job.workload.rate))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from planner.catalog.hardware import Accelerator
 from planner.cost.efficiency import Efficiency
+from planner.errors import InputError
 from planner.job.job import Job, Objective
 from planner.serving.engine import Engine
 from planner.units import UsdPerHour
@@ -24,7 +25,14 @@ class Supply:
     engine: Engine | None = None
 
     def joined(self, other: Supply) -> Supply:
-        """The GPUs of two offers of one type, at the lower of the known prices."""
+        """The GPUs of two offers of one type, at the lower of the known prices. Raises InputError for unlike networks.
+        """
+        mine, its = self.accelerator.network_bandwidth, other.accelerator.network_bandwidth
+        if mine != its:
+            raise InputError(
+                f"{self.accelerator.id} is offered with {mine * 8e-9:g} and with {its * 8e-9:g} Gbit/s per GPU",
+                hint="give all its offers the same nic_gbps, or one of them a name of its own with --catalog",
+            )
         prices = [price for price in (self.price, other.price) if price is not None]
         return replace(self, count=self.count + other.count, price=min(prices, default=None))
 

@@ -59,7 +59,13 @@ class DecodeTable:
     def at(self, batch: Array) -> Array:
         """D at ``batch`` [rows]; below the first knot the first is taken."""
         rows = np.arange(len(self.seconds))
-        right = np.clip(np.searchsorted(self.knots, batch), 1, len(self.knots) - 1)
-        low, high = self.knots[right - 1], self.knots[right]
-        share = np.clip((batch - low) / (high - low), 0.0, 1.0)
-        return np.asarray(self.seconds[rows, right - 1] * (1 - share) + self.seconds[rows, right] * share)
+        right = np.minimum(np.maximum(self.knots.searchsorted(batch), 1), len(self.knots) - 1)
+        left = right - 1
+        low, high = self.knots[left], self.knots[right]
+        share = np.minimum(np.maximum((batch - low) / (high - low), 0.0), 1.0)
+        return np.asarray(self.seconds[rows, left] * (1 - share) + self.seconds[rows, right] * share)
+
+    @property
+    def alone(self) -> Array:
+        """D(1) [rows]: the first knot is one request."""
+        return self.seconds[:, 0]

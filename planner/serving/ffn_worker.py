@@ -36,7 +36,8 @@ def ffn_half(replica: Replica) -> Replica:
 
 def each_layer(model: Model, change: Callable[[Layer], Layer]) -> tuple[Layer, ...]:
     """Every layer changed; layers that were one object are one again, which keeps counting them cheap."""
-    changed = {id(layer): change(layer) for layer in model.layers}
+    distinct = {id(layer): layer for layer in model.layers}
+    changed = {key: change(layer) for key, layer in distinct.items()}
     return tuple(changed[id(layer)] for layer in model.layers)
 
 

@@ -199,7 +199,10 @@ class SplitFlow:
     @property
     def exposed(self) -> Array:
         """Seconds between the end of a prefill and the arrival of its cache, beyond what the prefill hides."""
-        return self.link.seconds(self.rate, self.prefill.own(self.rate / self.roles[0].count))
+        return self._exposed(self.prefill.own(self.rate / self.roles[0].count))
+
+    def _exposed(self, own: Array) -> Array:
+        return self.link.seconds(self.rate, own)
 
     def ttft(self, statistic: str) -> Array:
         """Overhead + wait and prefill + exposed transfer + what is left of the decode iteration that it has to join."""
@@ -207,8 +210,9 @@ class SplitFlow:
         tokens = self.roles[1].replica.tokens_per_step
         joining = self.mean_tpot * tokens * (0.5 if statistic == "mean" else QUANTILE[statistic])
         overhead = handed_over_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens)
-        computed = self.prefill.wait(share, replicas, statistic) + self.prefill.own(share)
-        return overhead + computed + self.exposed + joining
+        own = self.prefill.own(share)
+        computed = self.prefill.wait(share, replicas, statistic) + own
+        return overhead + computed + self._exposed(own) + joining
 
     def tpot(self, statistic: str) -> Array:
         """TPOT of the request at a percentile: only the Poisson fluctuation of the batch moves it."""
@@ -242,10 +246,11 @@ class Pair:
         carried = decode_rate(decode.layouts, high, table.at(high), self.lengths) >= each * (1 - 1e-9)
         return high, carried
 
-    def flow(self, rate: Array, batch: Array, carried: BoolArray) -> SplitFlow:
-        """Steady state at ``rate``, of which ``batch`` running decodes per attention rank are known."""
-        tpot = self.table.at(batch)
-        slope = np.maximum(tpot - self.table.at(np.ones_like(batch)), 0.0) / np.maximum(batch, 1.0)
+    def flow(self, rate: Array, batch: Array, carried: BoolArray, tpot: Array | None = None) -> SplitFlow:
+        """Steady state at ``rate``, of which ``batch`` running decodes per attention rank are known, and perhaps their
+        ``tpot``."""
+        tpot = self.table.at(batch) if tpot is None else tpot
+        slope = np.maximum(tpot - self.table.alone, 0.0) / np.maximum(batch, 1.0)
         reached = np.where(carried, batch, np.inf)
         return SplitFlow(
             self.times, self.budget, self.link, self.roles, self.lengths, rate, reached, tpot, slope

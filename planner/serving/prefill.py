@@ -75,7 +75,7 @@ class PrefillTimes:
         """Seconds of one iteration of prompts at ``rate`` requests/s of one replica: t = t(1) + slope*(rate*t - 1)."""
         slope = np.maximum(self.full - self.alone, 0.0) / np.maximum(self.together - 1.0, 1.0)
         shared = (self.alone - slope) / np.maximum(1.0 - floats(rate) * slope, 1e-9)
-        return np.clip(shared, self.alone, np.maximum(self.full, self.alone))
+        return np.asarray(np.minimum(np.maximum(shared, self.alone), np.maximum(self.full, self.alone)))
 
     def own(self, rate: ArrayLike) -> Array:
         """Seconds from the first chunk of a prompt to its last."""

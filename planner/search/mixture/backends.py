@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from planner.search.mixture.linear import LinearModel
@@ -50,7 +50,6 @@ class LinearSolution:
     values: list[float] | None = None
     bound: float = -math.inf
     duals: list[float] | None = None
-    interrupted: bool = False
 
 
 def solve_linear(
@@ -78,6 +77,7 @@ def _without_columns(model: LinearModel, solver: str) -> LinearSolution:
 
 
 _LEFT_BEHIND: Final[list[threading.Thread]] = []
+_HERE: Final = threading.local()
 
 
 def leave(code: int) -> None:
@@ -95,38 +95,44 @@ def in_thread(work: Callable[[], LinearSolution], solver: str, seconds: Seconds)
     """Run a native solver beside the main thread, so that Ctrl-C is heard at once and stdout stays clean.
 
     On Ctrl-C, or when it overruns its limit by far, the solver is left behind (see ``leave``): HiGHS hears no
-    interrupt, and OR-Tools' interrupter made SCIP print errors and CP-SAT abort the process.
+    interrupt, and OR-Tools' interrupter made SCIP print errors and CP-SAT abort the process. Raises KeyboardInterrupt,
+    so that whoever searches stops with what there is, whatever step the key was pressed in.
     """
     answers: list[LinearSolution] = []
     failures: list[Exception] = []
 
     def run() -> None:
+        _HERE.worker = True
         try:
             answers.append(work())
         except Exception as error:
             failures.append(error)
 
     worker = threading.Thread(target=run, daemon=True)
-    interrupted = False
     with silent_stdout():
         worker.start()
         deadline = time.monotonic() + 1.5 * seconds + 5.0
         try:
             while worker.is_alive() and time.monotonic() < deadline:
                 worker.join(0.1)
-        except KeyboardInterrupt:
-            interrupted = True
+        finally:
+            if worker.is_alive():
+                _LEFT_BEHIND.append(worker)
     if failures:
         raise failures[0]
-    if worker.is_alive():
-        _LEFT_BEHIND.append(worker)
-    found = answers[0] if answers else LinearSolution("unknown", solver)
-    return replace(found, interrupted=interrupted)
+    return answers[0] if answers else LinearSolution("unknown", solver)
 
 
 @contextlib.contextmanager
 def silent_stdout() -> Iterator[None]:
-    """Point file descriptor 1 away while native code runs: HiGHS prints there even when told to be silent."""
+    """Point file descriptor 1 away while native code runs: HiGHS prints there even when told to be silent.
+
+    Nothing in a solver's own thread, beside which stdout is silent already: one that is left behind would put the
+    silence back when it ends, and the answer would be lost.
+    """
+    if getattr(_HERE, "worker", False):
+        yield
+        return
     try:
         sys.stdout.flush()
         kept = os.dup(1)

@@ -121,10 +121,17 @@ def _relaxation(problem: MixtureProblem, law: str, name: str, amount: float) -> 
     if law == "inventory":
         offer: Offer = next(o for o in problem.offers if o.id == name)
         amount = float(-(-round(amount * 1e6) // 10**6))
-        message = f"offer {name}: {offer.available} GPUs available, {amount:g} more needed"
+        there = f"{offer.available:,} GPU{'' if offer.available == 1 else 's'} available"
+        message = f"offer {name}: {there}, {amount:,.0f} more needed"
         return Relaxation(law, name, amount, message)
     if law in ("budget", "power"):
         limit = problem.limits.budget if law == "budget" else problem.limits.power
         message = f"{law}: the limit of {limit:g} {_UNITS[law]} must rise by {amount:.6g} {_UNITS[law]}"
         return Relaxation(law, name, amount, message)
+    if law == "region floor":
+        share = amount / sum(c.rate for c in problem.classes)
+        message = f"region floor {name}: the floor of {problem.limits.region_floor[name]:.4g} must fall by {share:.4g}"
+        return Relaxation(law, name, amount, message)
+    if law == "spot share":
+        return Relaxation(law, name, amount, f"spot share: {amount:.4g} of the spot GPUs are beyond the limit")
     return Relaxation(law, name, amount, f"{law} {name}: must be relaxed by {amount:.6g}")

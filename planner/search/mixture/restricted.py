@@ -31,7 +31,7 @@ def from_few_pools(form: Formulation, limits: SolverLimits, most: int = POOLS) -
     for column in closed:
         small.variables[column].upper = 0.0
     found = solve_linear(small, "highs", limits)
-    return LinearSolution("feasible", "few-pools", found.values, interrupted=found.interrupted)
+    return LinearSolution("feasible", "few-pools", found.values)
 
 
 def _worth(form: Formulation, reduced: list[float]) -> list[float]:

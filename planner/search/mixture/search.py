@@ -168,8 +168,6 @@ class Search:
         if coupled and self.options.solver == "auto" and len(self.form.space.pools) > POOLS:
             few = from_few_pools(self.form, limits)
             self._offer(few.values, few.solver)
-            if few.interrupted:
-                self.out.stopped_by = "interrupt"
             return
         found = dive(self.form.model, limits)
         if found is not None:
@@ -202,8 +200,6 @@ class Search:
     def _run_solver(self, model: LinearModel, solver: str, seconds: Seconds) -> None:
         found = solve_linear(model, solver, self._limits(seconds), self.out.values)
         self.out.solvers.append(solver)
-        if found.interrupted:
-            self.out.stopped_by = "interrupt"
         if found.status == "infeasible":
             self._confirm_infeasible(solver)
             return
