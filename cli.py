@@ -40,6 +40,7 @@ ModelArg = Annotated[
 PlanArg = Annotated[Path, typer.Argument(help="File written by planner search --out.", show_default=False)]
 RankOption = Annotated[int, typer.Option("--plan", help="Rank of the plan in the file.")]
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="table, json, yaml, csv or md.")]
+ReportOption = Annotated[str, typer.Option("--output", "-o", help="table, json or md.")]
 OutOption = Annotated[
     list[Path] | None,
     typer.Option("--out", help="Also write here; the suffix decides the format. Repeatable."),
@@ -186,6 +187,7 @@ def search(
     """
     from planner.api import search as run
     from planner.job.argv import question
+    from planner.report.calibration import warn_unused
     from planner.report.emit import check_formats, emit_plans
     from planner.report.html_file import check_report, emit_report
 
@@ -203,6 +205,8 @@ def search(
         catalogs, argv = _catalogs(catalog, assume_arch, profile), question(sys.argv[1:])
         found = run(job, catalogs=catalogs, progress=progress, argv=argv)
     emit_plans(found, output, out)
+    if found.plans[0].mode != "af":
+        warn_unused(catalogs.profile, catalogs.model(job.model).id, found.plans[0].gpus, job.engine)
     emit_report(found, report, _catalogs(catalog, assume_arch))
 
 
@@ -481,7 +485,7 @@ def allocate(
 @app.command()
 def validate(
     by: Annotated[str, typer.Option("--by", help="Columns to split by: gpu, model, family, engine, weights.")] = "",
-    output: OutputOption = "table",
+    output: ReportOption = "table",
     out: OutOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -510,7 +514,7 @@ def calibrate(
     pp: Annotated[int, typer.Option("--pp", min=1)] = 1,
     ep: Annotated[int, typer.Option("--ep", min=1)] = 1,
     replicas: Annotated[int, typer.Option("--replicas", min=1)] = 1,
-    output: OutputOption = "table",
+    output: ReportOption = "table",
     out: Annotated[Path, typer.Option("--out", help="Where the profile goes.")] = Path("profile.toml"),
     catalog: CatalogOption = None,
     assume_arch: AssumeOption = None,
@@ -637,9 +641,14 @@ def _list_or_show(action: str | None, name: str | None, output: str, listing: An
 
 def _catalogs(folders: list[Path] | None, assume: str | None = None, profile: Path | None = None) -> Any:
     from planner.api import NO_PROFILE, Catalogs
+    from planner.report.calibration import note_profile
     from planner.serving.profile import read_profile
 
-    return Catalogs(tuple(folders or ()), assume, read_profile(profile) if profile else NO_PROFILE)
+    if profile is None:
+        return Catalogs(tuple(folders or ()), assume, NO_PROFILE)
+    tuned = read_profile(profile)
+    note_profile(profile, tuned)
+    return Catalogs(tuple(folders or ()), assume, tuned)
 
 
 def _job(**options: Any) -> Any:

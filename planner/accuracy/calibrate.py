@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from planner.accuracy.measured import Measured, measured_point
 from planner.accuracy.predict import EngineOf, Predictor, as_shipped
+from planner.accuracy.usable import refuse_unusable
 from planner.api import Catalogs
 from planner.errors import InputError
 from planner.job.points import Point
@@ -54,13 +55,10 @@ class _System:
 def calibrate_results(paths: Sequence[Path], deployment: Deployment, catalogs: Catalogs) -> Profile:
     """Read load-test results and fit them. Raises InputError for results that cannot be used."""
     points = [measured_point(point) for path in paths for point in read_results(path, deployment)]
-    for measured in points:
-        if not any((measured.tpot, measured.ttft, measured.e2e, measured.output_rate_per_gpu)):
-            raise InputError(f"result {measured.point.id}: nothing was measured", hint=f"columns: {_COLUMNS}")
-    return calibrate(points, Predictor(catalogs))
-
-
-_COLUMNS = "ttft_ms, tpot_ms, output_tok_s_per_gpu, e2e_latency_ms"
+    predictor = Predictor(catalogs)
+    for measured, estimate in zip(points, predictor([m.point for m in points]), strict=True):
+        refuse_unusable(measured, estimate)
+    return calibrate(points, predictor)
 
 
 def calibrate(points: Sequence[Measured], predictor: Predictor, base: EngineOf = as_shipped) -> Profile:

@@ -86,21 +86,30 @@ def _rows(item: Json, where: str) -> list[dict[str, Any]]:
 
 def _bench(item: Json, where: str) -> dict[str, Any]:
     """vLLM and SGLang: totals, and mean_*_ms beside median_*_ms."""
-    _refuse_failures(item.get("failed"), item.get("completed"), where)
+    done, asked, failed = item.get("completed"), item.get("num_prompts"), item.get("failed")
+    if failed is None and isinstance(done, int | float) and isinstance(asked, int | float):
+        failed = asked - done  # older files count no failures
+    _refuse_failures(failed, done, where)
     done = _number(item, "completed", where)
     statistic = "mean" if "mean_ttft_ms" in item else "median"
-    end_to_end = item.get(f"{statistic}_e2el_ms", item.get(f"{statistic}_e2e_latency_ms"))
     rate = done / _number(item, "duration", where)
+    output = _number(item, "total_output_tokens", where)
+    ttft, tpot = (_number(item, f"{statistic}_{name}_ms", where) for name in ("ttft", "tpot"))
+    end_to_end = item.get(f"{statistic}_e2el_ms", item.get(f"{statistic}_e2e_latency_ms"))
+    if not isinstance(end_to_end, int | float):  # not saved unless asked for
+        end_to_end = ttft + (output / done - 1) * tpot
+    # With a finite request rate the limit is only a cap, which may never be reached.
+    limit = item.get("max_concurrency") if item.get("request_rate") in (None, "inf", float("inf")) else None
     return {
         "model": item.get("model_id", ""),
         "engine": _ENGINES.get(str(item.get("backend", "")), ""),
         "isl": _number(item, "total_input_tokens", where) / done,
-        "osl": _number(item, "total_output_tokens", where) / done,
-        "ttft_ms": _number(item, f"{statistic}_ttft_ms", where),
-        "tpot_ms": _number(item, f"{statistic}_tpot_ms", where),
+        "osl": output / done,
+        "ttft_ms": ttft,
+        "tpot_ms": tpot,
         "statistic": statistic,
-        "concurrency": _concurrency(item.get("max_concurrency"), item.get("concurrency"), rate, end_to_end, where),
-        "output_tok_s": _number(item, "total_output_tokens", where) / _number(item, "duration", where),
+        "concurrency": _concurrency(limit, rate, end_to_end),
+        "output_tok_s": output / _number(item, "duration", where),
     }
 
 
@@ -113,7 +122,7 @@ def _aiperf(item: Json, where: str) -> dict[str, Any]:
     _refuse_failures(errors.get("avg") if isinstance(errors, dict) else errors, None, where)
     end_to_end = _metric(item, "request_latency", where)
     rate = _metric(item, "request_throughput", where)
-    load = item.get("input_config", {}).get("loadgen", {}) if isinstance(item.get("input_config"), dict) else {}
+    load = _table(_table(item, "input_config"), "loadgen")
     return {
         "model": "",
         "engine": "",
@@ -122,12 +131,13 @@ def _aiperf(item: Json, where: str) -> dict[str, Any]:
         "ttft_ms": _metric(item, "time_to_first_token", where),
         "tpot_ms": _metric(item, "inter_token_latency", where),
         "statistic": "mean",
-        "concurrency": _concurrency(load.get("concurrency"), None, rate, end_to_end, where),
+        "concurrency": _concurrency(load.get("concurrency"), rate, end_to_end),
         "output_tok_s": _metric(item, "output_token_throughput", where),
     }
 
 
 _MILLISECONDS = {"ms": 1.0, "milliseconds": 1.0, "s": 1e3, "sec": 1e3, "seconds": 1e3, "us": 1e-3, "ns": 1e-6}
+_PER_SECOND = ("/s", "/sec", "/second", "per_second", "per second")
 _TIMES = ("request_latency", "time_to_first_token", "inter_token_latency")
 
 
@@ -136,9 +146,11 @@ def _metric(item: Json, name: str, where: str) -> float:
     if not isinstance(table, dict):
         raise InputError(f"{where}: no {name}", hint="run with streaming, so that token times are recorded")
     value = _number(table, "avg", f"{where}, {name}")
-    if name not in _TIMES:
-        return value
     unit = str(table.get("unit", "")).lower()
+    if name not in _TIMES:
+        if name.endswith("throughput") and unit and not unit.endswith(_PER_SECOND):
+            raise InputError(f"{where}: {name} has the unit {unit!r}", hint="tokens or requests per second")
+        return value
     if unit not in _MILLISECONDS:
         raise InputError(f"{where}: {name} has the unit {unit!r}", hint=f"one of {', '.join(_MILLISECONDS)}")
     return value * _MILLISECONDS[unit]
@@ -146,13 +158,12 @@ def _metric(item: Json, name: str, where: str) -> float:
 
 def _guidellm(run: Json, where: str) -> dict[str, Any]:
     """Guidellm: metrics.<name>.successful.{mean, median}; times carry _ms, request_latency is in seconds."""
-    metrics = run.get("metrics", {})
+    metrics = _table(run, "metrics")
 
     def mean(name: str) -> float:
-        good = metrics.get(name, {}).get("successful") or {}
-        return _number(good, "mean", f"{where}, {name}")
+        return _number(_table(_table(metrics, name), "successful"), "mean", f"{where}, {name}")
 
-    totals = run.get("request_totals") or {}
+    totals = _table(run, "request_totals")
     _refuse_failures(totals.get("errored"), totals.get("successful"), where)
     tpot = "inter_token_latency_ms"  # time_per_output_token_ms counts the first token too
     return {
@@ -166,6 +177,12 @@ def _guidellm(run: Json, where: str) -> dict[str, Any]:
         "concurrency": mean("request_concurrency"),
         "output_tok_s": mean("output_tokens_per_second"),
     }
+
+
+def _table(item: Json, name: str) -> Json:
+    """A table inside a table, empty where there is none."""
+    found = item.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _refuse_failures(failed: object, done: object, where: str) -> None:
@@ -183,17 +200,11 @@ def _number(table: Json, name: str, where: str) -> float:
     return float(value)
 
 
-def _concurrency(limit: object, found: object, rate: float, end_to_end: object, where: str) -> float:
+def _concurrency(limit: object, rate: float, end_to_end: float) -> float:
     """Requests in flight: the limit of a closed loop, else the mean by Little's law (requests/s * ms in the system)."""
     if isinstance(limit, int | float) and limit > 0:
         return float(limit)
-    if isinstance(end_to_end, int | float) and end_to_end > 0:
-        return max(1.0, rate * end_to_end / 1e3)
-    if isinstance(found, int | float) and found > 0:
-        return max(1.0, float(found))
-    raise InputError(
-        f"{where}: neither max_concurrency nor an end-to-end latency", hint="repeat with --max-concurrency"
-    )
+    return max(1.0, rate * end_to_end / 1e3)
 
 
 def _point(row: Mapping[str, Any], deployment: Deployment, where: str, number: int) -> Point:

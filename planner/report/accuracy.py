@@ -9,6 +9,7 @@ from typing import Any
 from planner.accuracy.left_out import GROUPINGS
 from planner.accuracy.score import Error
 from planner.accuracy.validate import ErrorRow, Validation
+from planner.catalog.bands import OTHER, SPLIT, band, band_families
 from planner.report.formats import rows_text
 from planner.version import __version__
 
@@ -22,8 +23,8 @@ def validation_text(found: Validation, form: str) -> str:
     if form == "json":
         return json.dumps(validation_data(found), indent=2) + "\n"
     rows = [_row(row) for row in found.rows]
-    parts = [rows_text(rows, form), rows_text([_decision_row(found)], form), _notes(found)]
-    return "\n".join(part for part in parts if part)
+    tables = (rows, [_decision_row(found)], _band_rows())
+    return "\n".join([*(rows_text(table, form) for table in tables), _notes(found)])
 
 
 def validation_data(found: Validation) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def validation_data(found: Validation) -> dict[str, Any]:
             "in_sample": round(found.decisions[""], 6),
             "left_out": {name: round(found.decisions[name], 4) for name in GROUPINGS},
         },
+        "bands": {name: {key: list(span) for key, span in band(name).items()} for name in _band_names()},
     }
 
 
@@ -88,6 +90,23 @@ def _decision_row(found: Validation) -> dict[str, Any]:
     percent = {name: f"{100 * value:.1f}" for name, value in found.decisions.items()}
     start = {"decision": "best measured throughput kept", "n": found.decision_count, "in sample %": percent.pop("")}
     return start | _columns(percent)
+
+
+def _band_names() -> tuple[str, ...]:
+    return (*band_families(), SPLIT, OTHER)
+
+
+def _band_rows() -> list[dict[str, str]]:
+    """The bands that plans carry, as measured/predicted."""
+    rows = []
+    for name in _band_names():
+        spans = {_BAND[key]: f"{low:.2f} to {high:.2f}" for key, (low, high) in band(name).items()}
+        rows.append({"80 % band, measured / predicted": _POOLS.get(name, name)} | spans)
+    return rows
+
+
+_BAND = {"output_tok_s": "tokens/s", "tpot_ms": "TPOT", "ttft_ms": "TTFT"}
+_POOLS = {SPLIT: "prefill/decode split", OTHER: "families never measured"}
 
 
 def _notes(found: Validation) -> str:

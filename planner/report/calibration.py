@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from planner.report.emit import write_whole
 from planner.report.formats import rows_text
-from planner.serving.profile import FEW, Calibration, Profile
+from planner.serving.profile import ANY, FEW, Calibration, Profile
 
 
 def emit_calibration(profile: Profile, output: str, out: Path) -> None:
@@ -19,7 +20,33 @@ def emit_calibration(profile: Profile, output: str, out: Path) -> None:
     sys.stdout.write(rows_text(rows, output))
     if any(entry.points < FEW for entry in profile.calibrations):
         sys.stderr.write(f"fewer than {FEW} results hardly tell a difference from noise: their factors stay near 1\n")
+    if any(entry.points >= FEW and entry.error_after >= entry.error_before for entry in profile.calibrations):
+        sys.stderr.write("warning: results left out are predicted no better than before: do not use the profile\n")
     sys.stderr.write(f"saved to {out}; use it with --profile {out}\n")
+
+
+_NAMED = 3
+
+
+def note_profile(path: Path, profile: Profile) -> None:
+    """Say on stderr that numbers are calibrated, and for what: everything else keeps the built-in constants."""
+    named = [
+        f"{'any model' if entry.model == ANY else entry.model} on {entry.gpu} with {entry.engine} ({_results(entry)})"
+        for entry in profile.calibrations
+    ]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    sys.stderr.write(f"calibrated by {path}: {', '.join(named[:_NAMED])}{more}; all else as built in\n")
+
+
+def _results(entry: Calibration) -> str:
+    return f"{entry.points} result{'s' if entry.points != 1 else ''}" if entry.points else "written by hand"
+
+
+def warn_unused(profile: Profile, model: str, gpus: Iterable[str], engine: str) -> None:
+    """Say on stderr which GPUs the profile has nothing for, with this model and engine."""
+    without = [gpu for gpu in gpus if profile.calibrations and profile.find(model, gpu, engine) is None]
+    if without:
+        sys.stderr.write(f"warning: the profile has no entry for {model} on {', '.join(without)} with {engine}\n")
 
 
 def _row(entry: Calibration) -> dict[str, Any]:

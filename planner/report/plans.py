@@ -151,6 +151,8 @@ def caveat(found: PlanFile, best: Plan) -> str:
         "modelled": "modelled from the datasheet with the efficiencies that other families share",
         "measured": "measured",
     }[best.basis]
+    if any(word.split("=")[0] == "--profile" for word in found.provenance.argv):
+        source += ", calibrated by your profile where it covers them"
     return f"Expect {format_count(low)} to {format_count(high)} tok/s (80 % band); {source}."
 
 

@@ -17,6 +17,7 @@ from planner.job.points import Point, PoolPoint
 from planner.job.speculating import Speculating
 from planner.job.tuning import Tuning
 from planner.plan import pool_speculation
+from planner.report.calibration import warn_unused
 from planner.report.drafts import speculation_text
 from planner.report.emit import emit
 from planner.report.formats import rows_text
@@ -123,6 +124,7 @@ def emit_single(request: SingleRequest, catalogs: Catalogs, output: str, out: Se
         return json.dumps(found, indent=2, ensure_ascii=False) + "\n" if form == "json" else _text(found)
 
     emit(render, output, out)
+    warn_unused(catalogs.profile, found["model"], [found["gpu"]], found["engine"])
 
 
 def _text(found: dict[str, Any]) -> str:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from planner.accuracy.calibrate import calibrate, fit_factors, scaled
-from planner.accuracy.measured import Measured
+from planner.accuracy.measured import Measured, measured_point, shipped_points
 from planner.accuracy.predict import Predictor, as_shipped
+from planner.accuracy.usable import refuse_unusable
 from planner.api import Catalogs, estimate, search
 from planner.errors import InputError
 from planner.job.parse import parse_job
 from planner.job.points import Point, PoolPoint
+from planner.report.calibration import note_profile, warn_unused
 from planner.serving.profile import Calibration, Profile, read_profile
 
 PREDICTOR = Predictor()
@@ -89,6 +91,30 @@ def test_a_result_that_cannot_be_run_is_refused_by_name() -> None:
         calibrate([Measured(too_large, "", 0.01, None, None, None)], PREDICTOR)
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"ttft_ms": "80", "tpot_ms": "0.009"}, "tpot of 0.009 ms, where"),  # seconds
+        ({"ttft_ms": "0.08", "tpot_ms": "9"}, "ttft of 0.08 ms"),
+        ({"ttft_ms": "80", "tpot_ms": "9", "output_tok_s_per_gpu": "8.5"}, "imply 0.1"),  # requests/s
+        ({"ttft_ms": "-80", "tpot_ms": "9"}, "ttft_ms is '-80'"),
+        ({"ttft_ms": "80", "tpot_ms": "9ms"}, "tpot_ms is '9ms'"),
+        ({"tpot_ms": ""}, "nothing was measured"),
+    ],
+)
+def test_a_result_in_other_units_or_without_numbers_is_refused(columns: dict[str, str], said: str) -> None:
+    p = replace(point(16), extra=columns)
+    with pytest.raises(InputError, match=said):
+        refuse_unusable(measured_point(p), PREDICTOR([p])[0])
+
+
+def test_no_published_point_is_taken_for_a_wrong_unit() -> None:
+    points = shipped_points()[::7]
+    for m, found in zip(points, PREDICTOR([m.point for m in points]), strict=True):
+        if found.status == "ok":
+            refuse_unusable(m, found)
+
+
 def test_a_profile_survives_its_file(tmp_path: Path) -> None:
     profile = Profile((Calibration("a", "h100-sxm", "vllm", 1.2, 0.9, 1.5, 5, 0.12, 0.05),))
     (tmp_path / "p.toml").write_text(profile.text())
@@ -127,3 +153,15 @@ def test_no_factor_takes_kernels_near_the_datasheet() -> None:
     engine = Catalogs().replica("meta-llama/Llama-3.1-8B", "h100-sxm", "bf16", "", "vllm").engine
     fast = Calibration("", "", "", kernels=0.2).apply(engine)
     assert fast.dense_slowdown == 0.85 and fast.expert_slowdown <= engine.expert_slowdown
+
+
+def test_outputs_say_what_a_profile_calibrates_and_what_it_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = Profile(tuple(Calibration(f"m{n}", "h100-sxm", "vllm", points=n) for n in range(1, 6)))
+    note_profile(Path("p.toml"), profile)
+    said = capsys.readouterr().err
+    assert said.startswith("calibrated by p.toml: m1 on h100-sxm with vllm (1 result), m2 ") and "and 2 more" in said
+    warn_unused(profile, "m1", ["h100-sxm"], "vllm")
+    warn_unused(Profile(), "m9", ["h100-sxm"], "vllm")
+    assert capsys.readouterr().err == ""
+    warn_unused(profile, "m1", ["h100-sxm", "b200-sxm"], "vllm")
+    assert "no entry for m1 on b200-sxm with vllm" in capsys.readouterr().err

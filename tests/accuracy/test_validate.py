@@ -19,13 +19,21 @@ from planner.report.accuracy import validation_text
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
-# Mean errors of this build in %; a change that makes one worse by more than a point has to say why.
+# Mean errors of this build in %, in sample and left out; a change that makes one worse by more than a point has to say
+# why. A change that makes one better lowers it here.
 RECORDED = {
-    ("aggregated", "tpot"): (8.4, 9.8),
-    ("aggregated", "output_rate_per_gpu"): (8.4, 9.8),
-    ("aggregated", "ttft"): (31.8, 33.7),
-    ("static", "e2e"): (11.1, 11.5),
+    ("aggregated", "tpot"): (7.4, 8.6),
+    ("aggregated", "output_rate_per_gpu"): (7.4, 8.4),
+    ("aggregated", "ttft"): (24.8, 26.5),
+    ("pd", "tpot"): (13.3, 14.0),
+    ("pd", "output_rate_per_gpu"): (23.6, 23.7),
+    ("pd", "ttft"): (58.0, 58.2),
+    ("static", "tpot"): (25.2, 27.2),
+    ("static", "output_rate_per_gpu"): (14.8, 15.4),
+    ("static", "ttft"): (19.4, 20.0),
+    ("static", "e2e"): (11.2, 11.6),
 }
+DECISIONS = (0.946, 0.943)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,16 @@ def test_no_error_is_a_point_above_what_was_recorded(found: Validation) -> None:
     for key, (in_sample, left_out) in RECORDED.items():
         assert 100 * rows[key].in_sample.mean <= in_sample + 1, key
         assert 100 * rows[key].left_out[MAIN].mean <= left_out + 1, key
-    assert found.decisions[""] >= 0.927 and found.decisions[MAIN] >= 0.918
+    assert found.decisions[""] >= DECISIONS[0] - 0.01 and found.decisions[MAIN] >= DECISIONS[1] - 0.01
+
+
+def test_the_record_is_that_of_this_build(found: Validation) -> None:
+    # A record that lags behind improvements lets accuracy fall by more than a point unseen.
+    rows = {(row.mode, row.quantity): row for row in found.rows}
+    assert rows.keys() == RECORDED.keys()
+    for key, (in_sample, left_out) in RECORDED.items():
+        assert 100 * rows[key].in_sample.mean >= in_sample - 0.5, key
+        assert 100 * rows[key].left_out[MAIN].mean >= left_out - 0.5, key
 
 
 def test_the_left_out_constants_belong_to_the_constants_that_ship(found: Validation) -> None:

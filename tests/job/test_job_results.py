@@ -58,6 +58,10 @@ def test_vllm_bench_serve(tmp_path: Path) -> None:
 def test_an_open_loop_is_read_at_its_mean_concurrency(tmp_path: Path) -> None:
     (point,) = read(tmp_path, VLLM | {"max_concurrency": None, "request_rate": 5.0})
     assert point.concurrency == pytest.approx(5 * 2)  # Little's law: 5 requests/s that stay 2 s
+    (capped,) = read(tmp_path, VLLM | {"max_concurrency": 512, "request_rate": 5.0})
+    assert capped.concurrency == point.concurrency  # the cap was never reached
+    (bare,) = read(tmp_path, VLLM | {"max_concurrency": None, "request_rate": 5.0, "mean_e2el_ms": None})
+    assert bare.concurrency == pytest.approx(5 * (0.080 + 199 * 0.009))  # what vLLM saves unless asked for more
 
 
 def test_sglang_writes_a_line_per_run_and_may_have_medians_only(tmp_path: Path) -> None:
@@ -93,7 +97,10 @@ def test_a_points_file_is_taken_as_it_is(tmp_path: Path) -> None:
         (VLLM | {"failed": 3}, "3 requests failed beside 500"),
         (VLLM | {"total_input_tokens": 0}, "total_input_tokens is 0"),
         (VLLM | {"mean_tpot_ms": None}, "mean_tpot_ms is None"),
-        (VLLM | {"max_concurrency": None, "mean_e2el_ms": None}, "neither max_concurrency"),
+        (VLLM | {"failed": None, "num_prompts": 510}, "10 requests failed beside 500"),
+        (AIPERF | {"output_token_throughput": {"unit": "tokens/min", "avg": 6e4}}, "unit 'tokens/min'"),
+        ({"benchmarks": [{"metrics": None}]}, "prompt_token_count: mean is None"),
+        ({"benchmarks": [{"metrics": {"prompt_token_count": [1]}, "request_totals": 5}]}, "prompt_token_count"),
         (AIPERF | {"inter_token_latency": {"unit": "fortnights", "avg": 1}}, "unit 'fortnights'"),
         (AIPERF | {"inter_token_latency": None}, "no inter_token_latency"),
         (AIPERF, "does not say which model"),

@@ -246,3 +246,23 @@ def many_classes(seed: int, classes: int = 40, types: int = 6) -> MixtureProblem
         for g, price in enumerate(prices)
     )
     return MixtureProblem(templates, tuple(Offer(f"g{g}", f"g{g}", p) for g, p in enumerate(prices)), requests)
+
+
+def scarce_nodes(seed: int) -> MixtureProblem:
+    """Most throughput of three classes of very unlike rates on three types in nodes, one spare: values far below 1."""
+    rng = random.Random(seed)
+    classes = tuple(RequestClass(f"c{i}", "m", rate) for i, rate in enumerate((30.0, 4.0, 1e-9)))
+    templates = []
+    for gpu in "abc":
+        base = [rng.uniform(5, 80), rng.uniform(1, 8), rng.uniform(50, 900)]
+        for size in (1, 2, 4, 8):
+            capacity = {
+                c.id: round(rate * size * rng.uniform(0.8, 1.1), 3) for c, rate in zip(classes, base, strict=True)
+            }
+            templates.append(Template(f"{gpu}{size}", "m", {gpu: size}, capacity))
+    offers = tuple(
+        Offer(gpu, gpu, rng.choice([1.0, 2.0, 3.5]), rng.randint(5, 20), node_gpus=rng.choice([1, 4, 8]))
+        for gpu in "abc"
+    )
+    limits = Limits(utilisation=0.85, spare_replicas=1)
+    return MixtureProblem(tuple(templates), offers, classes, limits, (Goal.THROUGHPUT,))

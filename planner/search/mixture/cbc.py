@@ -7,10 +7,13 @@ import re
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Final
 
 from planner.search.mixture.backends import LinearSolution, SolverLimits, silent_stdout
 from planner.search.mixture.linear import LinearModel, row_scale
+from planner.search.mixture.relaxation import solve_relaxed
 
+_VALUE_BITS: Final = 14
 _BOUND = re.compile(r"^Lower bound:\s+(\S+)", re.MULTILINE)
 
 
@@ -24,7 +27,7 @@ def solve_with_cbc(model: LinearModel, limits: SolverLimits, hint: list[float] |
 def _solve(model: LinearModel, limits: SolverLimits, hint: list[float] | None) -> LinearSolution:
     import pulp
 
-    problem, columns, scale = _translate(model)
+    problem, columns, scale = _translate(model, solve_relaxed(model, limits).bound)
     if hint is not None:
         for column, value, variable in zip(columns, hint, model.variables, strict=True):
             column.setInitialValue(value / variable.scale, check=False)
@@ -42,7 +45,8 @@ def _solve(model: LinearModel, limits: SolverLimits, hint: list[float] | None) -
     return _read(model, problem, columns, scale, [float(b) for b in found])
 
 
-def _translate(model: LinearModel):  # type: ignore[no-untyped-def]
+def _translate(model: LinearModel, near: float):  # type: ignore[no-untyped-def]
+    """``near`` is about the value of the objective: CBC's absolute tolerances must be small beside it."""
     import pulp
 
     problem = pulp.LpProblem("mixture", pulp.LpMinimize)
@@ -57,6 +61,8 @@ def _translate(model: LinearModel):  # type: ignore[no-untyped-def]
     ]
     largest = max((abs(c) * model.variables[i].scale for i, c in model.objective.items()), default=0.0)
     scale = 2.0 ** -math.frexp(largest)[1] if largest > 0 else 1.0
+    if near and math.isfinite(near):
+        scale = max(scale, 2.0 ** (_VALUE_BITS - math.frexp(near)[1]))
     variables = model.variables
     problem += pulp.LpAffineExpression(
         [(columns[i], c * scale * variables[i].scale) for i, c in model.objective.items()]
