@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 
 def may_start(rank: Rank, request: Request, blocks: int) -> bool:
     """Decide on ``request``, which would take ``blocks`` blocks of the pool now."""
-    engine = rank.engine
     free = rank.total_blocks - rank.used_blocks - rank.pending_blocks
-    if blocks + int(engine.watermark * rank.total_blocks) > free:
+    if blocks + rank.left_free > free:
         return False
-    if engine.policy is Policy.SGLANG:
+    if not rank.forecasts:
+        return True  # vLLM and max-utilisation need the prompt only; no-evict counts its output in ``blocks``
+    if rank.engine.policy is Policy.SGLANG:
         return reserve_share_fits(rank, request, free - blocks)
-    if engine.policy is Policy.PAST_FUTURE:
-        return forecast_peak_fits(rank, request)
-    return True  # vLLM and max-utilisation need the prompt only; no-evict counts its output in ``blocks``
+    return forecast_peak_fits(rank, request)
 
 
 def reserve_share_fits(rank: Rank, request: Request, free_blocks: int) -> bool:

@@ -15,20 +15,17 @@ from planner.search.rerate import at_rate
 from planner.serving.latency import STATISTICS
 from planner.serving.lengths import Lengths
 from planner.simulation.deploy import Served, deployment
+from planner.simulation.hopeless import TOLERANCE, WARM_UP, Hopeless
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import simulate
 from planner.simulation.streams import ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
 from planner.units import format_duration
 
-# A limit is missed when the simulation passes it by more than its own sampling error at the usual request count.
-TOLERANCE = 0.03
 TRIFLE = 0.005
 _IN_FLIGHT = 120
 _LIFETIMES = 7
 _FEWEST, _MOST = 500, 1600
-# Until the batch has filled once, latencies are too good.
-_WARM_UP = 0.25
 PROBLEM = "demoted: "
 DERATES = (0.95, 0.88, 0.78, 0.65)
 
@@ -53,24 +50,30 @@ def check(candidate: Candidate, job: Job) -> Checked:
     Where the load was the planner's choice (goodput) and the limits do not hold, it is lowered until they do; a given
     rate or concurrency is not touched, and the candidate carries its problem instead.
     """
-    checked = _run(candidate, job)
-    free = job.workload.rate is None and job.workload.concurrency is None
-    if checked.problem is None or not free:
-        return checked
-    for share in DERATES:
-        lower = _run(at_rate(candidate, candidate.rate * share), job)
-        if lower.problem is None:
-            return replace(lower, derated=share)
-    return checked
+    if job.workload.rate is not None or job.workload.concurrency is not None:
+        return _run(candidate, job)
+    for share in (1.0, *DERATES):
+        checked = _kept(candidate if share == 1.0 else at_rate(candidate, candidate.rate * share), job)
+        if checked is not None:
+            return replace(checked, derated=share)
+    return _run(candidate, job)
 
 
-def _run(candidate: Candidate, job: Job) -> Checked:
+def _kept(candidate: Candidate, job: Job) -> Checked | None:
+    """Simulate a candidate at its load; None where it misses a limit, which a run says before its end."""
+    checked = _run(candidate, job, to_the_end=False)
+    return None if checked.problem else checked
+
+
+def _run(candidate: Candidate, job: Job, *, to_the_end: bool = True) -> Checked:
     replicas, ranks = simulated_part(candidate)
     share = replicas * ranks / (candidate.instances * candidate.ranks)
-    run = simulate(_deployed(candidate, job, replicas, ranks), _stream(candidate, job, share), details=False)
+    stream = _stream(candidate, job, share)
+    hopeless = None if to_the_end else Hopeless(job.slo, stream.count)
+    run = simulate(_deployed(candidate, job, replicas, ranks), stream, details=False, enough=hopeless)
     target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
-    summary = summarize(run, target, warm_up=_WARM_UP)
-    problem = _problem(summary, job)
+    summary = summarize(run, target, warm_up=WARM_UP)
+    problem = "a limit is missed" if hopeless is not None and hopeless.missed else _problem(summary, job)
     return Checked(candidate, summary, 1.0 / share, problem, slightly_over=None if problem else _slightly(summary, job))
 
 

@@ -34,6 +34,9 @@ class Rank:
         self.exclusive = engine.policy in EXCLUSIVE_PREFILL
         self.grows = engine.policy not in RESERVES_OUTPUT
         self.static = engine.policy is Policy.STATIC
+        self.remembers = engine.policy is Policy.PAST_FUTURE
+        self.left_free = int(engine.watermark * self.total_blocks)  # blocks that admission leaves
+        self.forecasts = engine.policy in (Policy.SGLANG, Policy.PAST_FUTURE)
         self.cache = PrefixCache(number, holders) if engine.prefix_cache else None
         self.hash_blocks = engine.hash_tokens // self.block
         self.checked = pool.drafts.checked if pool.drafts else 1
@@ -209,6 +212,8 @@ class Rank:
             hits = self.cache.match(request.hash_ids, min(request.full_blocks, (request.target - 1) // size))
         length = request.target if self.grows else request.prompt + request.output
         request.blocks = -(-self._private(request, length) // self.block)
+        if not request.full_blocks:
+            return 0, request.blocks
         return hits, request.blocks + (request.full_blocks - hits) * self.hash_blocks
 
     def _private(self, request: Request, tokens: int) -> int:
@@ -273,7 +278,7 @@ class Rank:
     def finish(self, request: Request) -> None:
         """Release a request that has its last token; its output stays behind if its hash ids are known."""
         self.release(request)
-        if self.engine.policy is Policy.PAST_FUTURE:
+        if self.remembers:
             self.history.add(request.output)
         if self.cache is not None:
             known = min(len(request.hash_ids), self.written(request) // self.engine.hash_tokens)

@@ -103,6 +103,7 @@ class Simulator:
     max_requests : stop taking arrivals after so many; None takes all.
     details : whether to record the state over time, the gaps between tokens and the integrals of load; the latencies
         of requests do not need them, and a run is a third faster without.
+    enough : asked after every finished request; the run ends where it says so.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Simulator:
         progress: Callable[[int, int, float], None] | None = None,
         max_requests: int | None = None,
         details: bool = True,
+        enough: Callable[[Records], bool] | None = None,
     ) -> None:
         self.deployment = deployment
         self.stream = stream
@@ -124,6 +126,7 @@ class Simulator:
         self._offset, self._look_wait = pools[0].offset, pools[0].look_wait
         self._progress = progress
         self._max_requests = max_requests
+        self._enough, self._over = enough, False
         # (time, serial number, what, request, side, replica, version of the wake)
         self._events: list[tuple[float, int, int, Request | None, int, int, int]] = []
         self._serial = 0
@@ -143,7 +146,7 @@ class Simulator:
         source = iter(self.stream.arrivals())
         upcoming = next(source, None)
         events = self._events
-        while upcoming is not None or events:
+        while (upcoming is not None or events) and not self._over:
             if upcoming is not None and (not events or upcoming.arrival <= events[0][0] + TIE):
                 self._arrive(upcoming)
                 upcoming = next(source, None) if self._wants_more() else None
@@ -259,6 +262,8 @@ class Simulator:
         side.router.loads[request.rank] -= 1
         run = self.run_state
         run.records.add(request, self._offset - (self._look_wait if request.seen_late else 0.0))
+        if self._enough is not None and self._enough(run.records):
+            self._over = run.interrupted = True
         if self._progress is not None and len(run.records) % PROGRESS_EVERY == 0:
             self._progress(len(run.records), run.submitted, now)
         self._follow_up(request, now)
@@ -299,8 +304,9 @@ def simulate(
     progress: Callable[[int, int, float], None] | None = None,
     max_requests: int | None = None,
     details: bool = True,
+    enough: Callable[[Records], bool] | None = None,
 ) -> Run:
     """Run ``stream`` through ``deployment``; see Simulator for the options."""
     return Simulator(
-        deployment, stream, exact=exact, progress=progress, max_requests=max_requests, details=details
+        deployment, stream, exact=exact, progress=progress, max_requests=max_requests, details=details, enough=enough
     ).run()
