@@ -108,14 +108,22 @@ def sweep(
     workers: Annotated[int | None, typer.Option("--workers", help="Processes. Default: the cores.", min=1)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget finished rows of an earlier run.")] = False,
     catalog: CatalogOption = None,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", help="Calibration that planner calibrate wrote.", show_default=False)
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Search every combination of a study; a run that was stopped goes on where it was."""
-    from planner.api import Catalogs
+    from planner.api import NO_PROFILE, Catalogs
+    from planner.report.calibration import note_profile
     from planner.report.progress import progress_bar
+    from planner.serving.profile import read_profile
     from planner.sweep.run import run_study
 
+    tuned = read_profile(profile) if profile else NO_PROFILE
+    if profile:
+        note_profile(profile, tuned)
     with progress_bar("points") as show:
-        done = run_study(study, out, on, workers, fresh, Catalogs(tuple(catalog or ())), show)
+        done = run_study(study, out, on, workers, fresh, Catalogs(tuple(catalog or ()), None, tuned), show)
     typer.echo(str(out))
     typer.echo(done, err=True)

@@ -1,6 +1,6 @@
 """Points on a Ray cluster: the one that RAY_ADDRESS names, else one of this machine.
 
-Workers need this version of planner and, under the same path, the folders of ``--catalog``.
+Workers need this version of planner and, under the same path, the folders of ``--catalog``; a profile travels with the points.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def ray_rows(points: Sequence[Point], workers: int, catalogs: Catalogs) -> Itera
         while True:
             ahead = _AHEAD * max(int(ray.cluster_resources().get("CPU", 1)), 1)
             for point in islice(waiting, ahead - len(running)):
-                running[task.remote(point, catalogs.folders, catalogs.assume_architecture)] = point
+                running[task.remote(point, catalogs.folders, catalogs.assume_architecture, catalogs.profile)] = point
             if not running:
                 return
             done, _ = ray.wait(list(running), num_returns=1)

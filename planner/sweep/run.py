@@ -28,6 +28,8 @@ def run_study(
     check_table(table)
     all_points = read_study(study)
     basis = f"{__version__} {catalogs.hardware.sha256} {catalogs.assume_architecture}"
+    if catalogs.profile.calibrations:
+        basis += f" {catalogs.profile.text()}"
     journal, rows = open_journal(table, basis, fresh)
     left = [point for point in all_points if point.id not in rows]
     kept = len(all_points) - len(left)
@@ -74,7 +76,8 @@ def local_rows(points: Sequence[Point], workers: int, catalogs: Catalogs) -> Ite
 
 def _until_broken(points: Sequence[Point], workers: int, catalogs: Catalogs) -> Iterator[Row]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(run_point, point, catalogs.folders, catalogs.assume_architecture) for point in points]
+        place = (catalogs.folders, catalogs.assume_architecture, catalogs.profile)
+        jobs = [pool.submit(run_point, point, *place) for point in points]
         try:
             for job in as_completed(jobs):
                 yield job.result()

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.api import Catalogs, search
+from planner.api import NO_PROFILE, Catalogs, search
 from planner.errors import InputError, NoPlanError, PlannerError, UnknownNameError
 from planner.job.parse import parse_job
 from planner.plan import Plan, PlanFile
+from planner.serving.profile import Profile
 
 OPTIONS = (
     "model", "fleet", "isl", "osl", "rate", "concurrency", "prefix_hit", "ttft", "tpot", "e2e", "percentile",
@@ -88,11 +89,11 @@ def _values(path: Path, name: str, value: Any) -> list[Any]:
     return values
 
 
-def run_point(point: Point, folders: tuple[Path, ...], assume: str | None) -> Row:
+def run_point(point: Point, folders: tuple[Path, ...], assume: str | None, profile: Profile = NO_PROFILE) -> Row:
     """Search one point. Never raises: what went wrong is in ``status`` and ``reason``."""
     row: Row = {"id": point.id, **point.options}
     try:
-        found = search(parse_job(**_options(point)), catalogs=Catalogs(folders, assume))
+        found = search(parse_job(**_options(point)), catalogs=Catalogs(folders, assume, profile))
     except NoPlanError as none:
         return _filled(row, "no plan", f"{none}{f'; {none.hint}' if none.hint else ''}")
     except PlannerError as wrong:

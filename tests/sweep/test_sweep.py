@@ -10,6 +10,7 @@ import pytest
 
 from planner.api import Catalogs
 from planner.errors import InputError, UnknownNameError
+from planner.serving.profile import Calibration, Profile
 from planner.sweep import run
 from planner.sweep.journal import journal_path, write_table
 from planner.sweep.study import Point, Row, read_study, run_point
@@ -32,7 +33,7 @@ def study(tmp_path: Path) -> Path:
 
 def here(points: Any, workers: int, catalogs: Catalogs) -> Any:
     """Run points inside this process, which is quick."""
-    return (run_point(point, catalogs.folders, None) for point in points)
+    return (run_point(point, catalogs.folders, None, catalogs.profile) for point in points)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -111,7 +112,7 @@ def test_a_stopped_run_goes_on_and_loses_no_finished_row(
     assert len(asked) == 4  # rows of another build are no answers of this one
 
 
-def dies_on_l4(point: Point, folders: Any, assume: Any) -> Row:
+def dies_on_l4(point: Point, folders: Any, assume: Any, profile: Any) -> Row:
     """Stand in for a point that takes its process with it."""
     if point.options["fleet"] == "l4:2" and point.options["isl"] == 500:
         os._exit(9)
@@ -137,6 +138,20 @@ def test_a_point_without_plan_or_with_a_mistake_is_a_row_too(tmp_path: Path) -> 
     ):
         row = run_point(Point("x", options), (), None)
         assert row["status"] == status and bool(row["reason"]) == (status != "ok")
+
+
+def test_a_profile_tunes_every_point_and_starts_a_journal_of_its_own(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Calibration("*", "l4", "vllm", kernels=1.5, overhead=1.5)
+    monkeypatch.setattr(run, "local_rows", here)
+    rows = []
+    for profile in (Profile(), Profile((entry,))):
+        run.run_study(study, tmp_path / "t.csv", "local", 1, False, Catalogs(profile=profile), lambda *_: None)
+        rows.append([r for r in read(tmp_path / "t.csv") if r["status"] == "ok"])
+    for plain, slow in zip(*rows, strict=True):
+        factor = float(slow["output_tok_s"]) / float(plain["output_tok_s"])
+        assert factor < 0.9 if plain["fleet"] == "l4:2" else factor == 1.0
 
 
 def test_tables_and_places_that_cannot_be_used_are_told_first(study: Path, tmp_path: Path) -> None:
