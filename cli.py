@@ -369,7 +369,7 @@ def compare(
         typer.Option("--fleet", help="GPU:COUNT[,GPU:COUNT] or a fleet file. Repeatable.", show_default=False),
     ] = None,
     save_plan: Annotated[
-        Path | None, typer.Option("--save-plan", help="Write a plan file for simulate and export; winner first.")
+        Path | None, typer.Option("--save-plan", help="Write a plan file for explain and export; winner first.")
     ] = None,
     jobs: Annotated[
         Path | None, typer.Option("--jobs", help="YAML of models that share each fleet, in place of MODEL.")

@@ -266,6 +266,26 @@ def write_constants(theta: Theta) -> None:
             path.write_text(with_value(text, header, key, float(f"{value * scale:.3g}")), encoding="utf-8")
 
 
+def write_record(record: str) -> None:
+    """Put the record of the fit, its last table, into the shared profile."""
+    path = ROOT / "hardware_catalog" / "engines" / "default.toml"
+    before = path.read_text(encoding="utf-8").split("\n[fit]\n")[0].rstrip("\n")
+    path.write_text(f"{before}\n\n{record}", encoding="utf-8")
+
+
+def record_of(points: Sequence[Measured], found: Sequence[Estimate], used: int, day: str) -> str:
+    """When the constants were fitted, on how many points, and their mean error with (model family, GPU) left out."""
+    lines = ["[fit]", f'date = "{day}"', f"rows = {used}", 'left_out = "model family and GPU; mean error, %"']
+    for mode, names in (("aggregated", ("tpot", "output_rate_per_gpu", "ttft")), ("static", ("e2e",))):
+        chosen = [i for i, m in enumerate(points) if m.point.mode == mode]
+        pairs = pairs_of([points[i] for i in chosen], [found[i] for i in chosen])
+        for name in names:
+            e = error(pairs[name])
+            if e is not None:
+                lines.append(f"{mode}_{name} = {100 * e.mean:.1f}")
+    return "\n".join(lines) + "\n"
+
+
 def with_value(text: str, header: str, key: str, value: float) -> str:
     """TOML text with ``key`` of table ``header`` set; comments and order stay."""
     lines = text.splitlines()
@@ -300,6 +320,7 @@ def main() -> None:
     if arguments.write:
         day = datetime.date.today().isoformat()
         write_constants(fitted[0])
+        write_record(record_of(points, found["model family and GPU"], len(np.unique(fitted[4])), day))
         (ROOT / "validation" / "left_out.json").write_text(left_out_text(points, thetas, day), encoding="utf-8")
         bands = bands_text(points, found["model family and GPU"], day)
         (ROOT / "validation" / "bands.toml").write_text(bands, encoding="utf-8")

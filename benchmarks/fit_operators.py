@@ -109,6 +109,7 @@ class Fit:
     operator: Operator
     pool: Values
     families: dict[str, Values]
+    rows: int = 0  # measurements scored; at most 600 of each GPU are fitted
 
     def apply(self, base: Efficiency, name: str) -> Efficiency:
         """Constants for family ``name``; the pool for one that was not fitted."""
@@ -190,6 +191,7 @@ def run(names: Sequence[str], base: Efficiency, echo: Callable[[str], None] = pr
         fitted = fit(operator, rows, current)
         inside = {gpu: error(t, gpu, fitted.apply(current, family(gpu))) for gpu, t in rows.items()}
         echo(show(operator, out, inside))
+        fitted = dataclasses.replace(fitted, rows=sum(len(table.seconds) for table in rows.values()))
         fits.append((fitted, float(np.median(list(out.values())))))
         current = fitted.apply(current, "")
     return fits
@@ -219,9 +221,11 @@ def write(fits: Sequence[tuple[Fit, float]], base: Efficiency) -> None:
     day = datetime.date.today().isoformat()
     source = 'source = "benchmarks/fit_operators.py on measured/ops (aiconfigurator-core 0.12.0, Vidur, apex_plus)"'
     errors = ", ".join(f"{f.operator.name} {e:.1f}" for f, e in fits)
+    rows = ", ".join(f"{f.operator.name} {f.rows}" for f, _ in fits)
     head = ["# Shared by all accelerator families. Meaning and unit of each constant: planner/cost/efficiency.py.",
             "# Constants by family: the median over fitted families and the prior.",
             f"# Left-out error, % (median over GPUs): {errors}.",
+            f"# Rows, of which at most 600 of a GPU are fitted: {rows}.",
             'basis = "modelled"', source, f'fitted = "{day}"']  # fmt: skip
     (FOLDER / "pool.toml").write_text(render(tables, head), encoding="utf-8")
     for name in sorted({f for fitted, _ in fits for f in fitted.families}):
