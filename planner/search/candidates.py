@@ -60,7 +60,8 @@ class Family:
 
     def held(self, values: Array, index: int) -> float:
         """One layout's element of a memory column."""
-        return float(np.broadcast_to(values, (len(self.layouts), 1))[index, 0])
+        flat = np.ravel(values)
+        return float(flat[index] if flat.size > 1 else flat[0])
 
     def gpu_memory(self, index: int) -> GpuMemory:
         """Bytes of one layout."""

@@ -204,20 +204,24 @@ RankKey = Callable[[Candidate], tuple[object, ...]]
 def rank_key(objective: Objective, percentile: str) -> RankKey:
     """Sort key, best first. Ties: more output, fewer GPUs, lower TPOT, then the name."""
 
+    def first(c: Candidate) -> tuple[float, ...]:
+        match objective:
+            case "throughput":
+                return (-c.output_rate,)
+            case "cost":
+                paid = c.usd_per_million_tokens if c.concurrency is None else c.cost
+                return (float(c.cost is None), paid or 0.0)
+            case "latency":
+                return (c.per_replica.e2e[percentile],)
+            case "gpus":
+                return (float(c.gpus), -c.output_rate)
+            case "energy":
+                return (c.joules_per_token,)
+
     def key(c: Candidate) -> tuple[object, ...]:
         m = c.per_replica
-        unpriced = c.cost is None
-        first: dict[str, tuple[float, ...]] = {
-            "throughput": (-c.output_rate,),
-            "cost": (float(unpriced), c.usd_per_million_tokens or 0.0)
-            if c.concurrency is None
-            else (float(unpriced), c.cost or 0.0),
-            "latency": (m.e2e[percentile],),
-            "gpus": (float(c.gpus), -c.output_rate),
-            "energy": (c.joules_per_token,),
-        }
         return (
-            *(round(x, 12) for x in first[objective]),
+            *(round(x, 12) for x in first(c)),
             -round(c.output_rate, 9),
             c.gpus,
             round(m.tpot[percentile], 12),

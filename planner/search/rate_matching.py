@@ -91,17 +91,39 @@ def thinned(index: Indices, count: Array, kept: int) -> tuple[Indices, Array]:
     return index[chosen], count[chosen]
 
 
-def bounded(prefill: PrefillPool, decode: DecodePool, job: Job, thin: int | None = None) -> Matches:
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Every number of replicas of a prefill pool, one per row: layout index, replicas, and the seconds that wait and
+    prefill take at each of ``_LOADS``."""
+
+    pool: PrefillPool
+    i: Indices
+    count: Array
+    spent: Array
+
+
+def offer_of(prefill: PrefillPool, job: Job, thin: int | None = None) -> Offer:
+    """What a prefill pool can do, whichever pool decodes."""
+    i, count = _counts(prefill, job, thin)
+    own = prefill.times.rows(i, 1)
+    rate = own.capacity * _LOADS[None, :]
+    return Offer(prefill, i, count, own.wait(rate, count[:, None], job.slo.percentile) + own.own(rate))
+
+
+def _counts(pool: PrefillPool | DecodePool, job: Job, thin: int | None) -> tuple[Indices, Array]:
+    """Layout index and replicas of every number that the fleet allows, thinned where that is too many."""
+    index, count = counts_of(pool.most, one=objective_of(job) == "gpus" and job.workload.rate is None)
+    return (index, count) if thin is None else thinned(index, count, thin)
+
+
+def bounded(offer: Offer, decode: DecodePool, job: Job, thin: int | None = None) -> Matches:
     """All matches of two pools that GPUs and budget allow and whose bound reaches an asked rate."""
-    one = objective_of(job) == "gpus" and job.workload.rate is None
-    i, n_prefill = counts_of(prefill.most, one=one)
-    j, n_decode = counts_of(decode.most, one=one)
-    if thin is not None:
-        (i, n_prefill), (j, n_decode) = thinned(i, n_prefill, thin), thinned(j, n_decode, thin)
+    prefill, i, n_prefill = offer.pool, offer.i, offer.count
+    j, n_decode = _counts(decode, job, thin)
     if not len(i) or not len(j):
         empty = np.zeros(0)
         return Matches(prefill, decode, empty.astype(int), empty, empty.astype(int), empty, empty)
-    reach, idle = _reach(prefill, decode, i, n_prefill, job)
+    reach, idle = _reach(offer, decode, job)
     carried = n_decode * decode_most(decode, job)[j]
     rate = np.minimum(reach[:, j], carried[None, :])
     first, second = (n_prefill * prefill.gpus[i])[:, None], (n_decode * decode.gpus[j])[None, :]
@@ -126,13 +148,14 @@ def best_rate(prefill: PrefillPool, decode: DecodePool, job: Job) -> float:
     free = job.model_copy(
         update={"workload": job.workload.model_copy(update={"rate": None}), "objective": "throughput"}
     )
-    return float(-bounded(prefill, decode, free).bound.min(initial=0.0))
+    return float(-bounded(offer_of(prefill, free), decode, free).bound.min(initial=0.0))
 
 
-def _reach(prefill: PrefillPool, decode: DecodePool, i: Indices, count: Array, job: Job) -> tuple[Array, Array]:
-    """Most requests/s [matches of the prefill pool, decode layouts] that TTFT and end-to-end limits can allow, and the
+def _reach(offer: Offer, decode: DecodePool, job: Job) -> tuple[Array, Array]:
+    """Most requests/s [rows of the offer, decode layouts] that TTFT and end-to-end limits can allow, and the
     least end-to-end seconds [layouts, layouts] of a request."""
     lengths, percentile = lengths_of(job.workload), job.slo.percentile
+    prefill, i, count = offer.pool, offer.i, offer.count
     times = prefill.times.rows(np.arange(len(prefill.gpus)), 1)
     size = sent_bytes(prefill.family.replica, decode.family.replica, lengths.isl, TransferOptions())
     across = Layouts.of(decode.family.layouts)
@@ -150,13 +173,11 @@ def _reach(prefill: PrefillPool, decode: DecodePool, i: Indices, count: Array, j
     answer = lengths.decodes * decode.alone[None, :]
     if job.slo.e2e is not None:
         slack = np.minimum(slack, job.slo.e2e - least - answer)
-    own = prefill.times.rows(i, 1)
-    load_rate = own.capacity * _LOADS[None, :]
-    spent = own.wait(load_rate, count[:, None], percentile) + own.own(load_rate)
-    ends = np.append(_LOADS, 1.0)
-    reach = np.stack([ends[np.searchsorted(row, slack[k], side="right")] for row, k in zip(spent, i, strict=True)])
-    never = slack[i] < times.own(0.0)[i]
-    return np.where(never, 0.0, reach * own.capacity * count[:, None]), times.own(0.0) + least + answer
+    ends, idle = np.append(_LOADS, 1.0), times.own(0.0)
+    rows = zip(offer.spent, i, strict=True)
+    reach = np.stack([ends[np.searchsorted(row, slack[k], side="right")] for row, k in rows])
+    most = reach * times.capacity[i] * count[:, None]
+    return np.where(slack[i] < idle[i], 0.0, most), idle + least + answer
 
 
 def decode_most(decode: DecodePool, job: Job) -> Array:

@@ -17,7 +17,16 @@ from planner.search.attention_ffn import attention_ffn_pools
 from planner.search.candidates import Family, lengths_of
 from planner.search.pools import DecodePool, PrefillPool, compatible, decode_pool, prefill_pool
 from planner.search.ranking import Candidate, Outcome
-from planner.search.rate_matching import MOST_MATCHES, Matches, best_matches, best_rate, bounded, counts_of, thinned
+from planner.search.rate_matching import (
+    MOST_MATCHES,
+    Matches,
+    best_matches,
+    best_rate,
+    bounded,
+    counts_of,
+    offer_of,
+    thinned,
+)
 from planner.search.reject import Rejected
 from planner.search.split_metrics import Match, candidates_of, closed_matches
 from planner.search.supply import Supply, objective_of
@@ -72,8 +81,9 @@ def _sized(pairs: list[tuple[PrefillPool, DecodePool]], job: Job, outcome: Outco
         thin = 64 if thin is None else thin // 2
         outcome.exhaustive = False
     groups = []
+    offers = {id(prefill): offer_of(prefill, job, thin) for prefill, _ in pairs}
     for prefill, decode in pairs:
-        matches = bounded(prefill, decode, job, thin)
+        matches = bounded(offers[id(prefill)], decode, job, thin)
         outcome.candidates += len(prefill.gpus) * len(decode.gpus)
         outcome.points += len(matches.bound)
         if len(matches.bound):

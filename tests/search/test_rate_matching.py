@@ -14,7 +14,7 @@ from planner.job.job import Job
 from planner.search.candidates import fitting, lengths_of
 from planner.search.pools import decode_pool, prefill_pool
 from planner.search.ranking import Outcome
-from planner.search.rate_matching import Matches, best_matches, bounded, counts_of, operating_points
+from planner.search.rate_matching import Matches, best_matches, bounded, counts_of, offer_of, operating_points
 from planner.search.search import search
 from planner.search.split_metrics import roles_of, state_metrics
 from planner.serving.engine import load_engine
@@ -44,7 +44,7 @@ def matches_of(asked: Job, gpus: int = 8) -> Matches:
     assert family is not None
     decode = decode_pool(offer, gpus, family, asked.slo, lengths_of(asked.workload))
     assert decode is not None
-    return bounded(prefill_pool(offer, gpus, family), decode, asked)
+    return bounded(offer_of(prefill_pool(offer, gpus, family), asked), decode, asked)
 
 
 @pytest.mark.parametrize("limits", CASES)
