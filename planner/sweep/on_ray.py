@@ -1,6 +1,7 @@
 """Points on a Ray cluster: the one that RAY_ADDRESS names, else one of this machine.
 
-Workers need this version of planner and, under the same path, the folders of ``--catalog``; a profile travels with the points.
+Workers need this version of planner and, under the same path, the folders of ``--catalog``; a profile travels with
+the points.
 """
 
 from __future__ import annotations
