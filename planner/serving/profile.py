@@ -17,7 +17,8 @@ from planner.serving.engine import Engine
 
 KERNELS = ("dense_slowdown", "attention_slowdown", "expert_slowdown", "collective_slowdown")
 OVERHEAD = (
-    "step", "sequence", "layer_gap", "latent_gap", "recurrent_gap", "sparse_gap", "moe_gap", "collective_wait",
+    "step", "sequence", "layer_gap", "latent_gap", "recurrent_gap", "sparse_gap", "moe_gap", "quantise_gap",
+    "collective_wait",
 )  # fmt: skip
 FIRST_TOKEN = ("offset", "decode_steps")
 FACTORS = ("kernels", "overhead", "first_token")
