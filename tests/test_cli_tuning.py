@@ -56,8 +56,9 @@ def test_shares_and_counts_that_are_none_are_refused(command: Command) -> None:
     refused(command(*search, "--tp-overlap", "120%"), "--tp-overlap")
     refused(command(*search, "--redundant-experts", "99"), "--redundant-experts")
     refused(command(*search, "--expert-imbalance", "0.5"), "--expert-imbalance")
-    refused(command(*search, "--kv-transfer", "byte"), "--kv-transfer")
-    refused(command(*search, "--kv-compression", "0.5"), "--kv-compression")
+    refused(command(*search, "--modes", "pd", "--kv-transfer", "byte"), "--kv-transfer")
+    refused(command(*search, "--kv-compression", "4"), "no cache travels")
+    refused(command(*search, "--modes", "pd", "--kv-compression", "0.5"), "--kv-compression")
 
 
 def test_a_cache_that_leaves_early_and_small_is_carried_through_plan_explain_simulation_and_export(
@@ -84,5 +85,5 @@ def test_a_cache_that_leaves_early_and_small_is_carried_through_plan_explain_sim
 def test_an_aggregated_plan_says_nothing_of_caches_that_travel(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     ask = ("search", "meta-llama/Llama-3.1-8B", "--fleet", "h100-sxm:1", "--isl", "1000", "--osl", "100")
-    assert command(*ask, "--no-simulate", "--kv-transfer", "layer", "--out", path).code == 0
+    assert command(*ask, "--modes", "aggregated,pd", "--no-simulate", "--kv-transfer", "layer", "--out", path).code == 0
     assert json.loads(path.read_text())["plans"][0]["pools"][0]["tuning"] is None

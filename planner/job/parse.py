@@ -65,6 +65,9 @@ def parse_job(
         raise InputError("--modes: none given", hint=f"one or more of: {', '.join(MODES_BUILT)}")
     for mode in _names(modes):
         _one_of(mode, MODES_BUILT, "mode")
+    for option, given in (("--kv-transfer", kv_transfer), ("--kv-compression", kv_compression)):
+        if given is not None and set(_names(modes)) == {"aggregated"}:
+            raise InputError(f"{option}: no cache travels in aggregated plans", hint="add --modes aggregated,pd")
     try:
         return Job(
             model=model,
