@@ -31,7 +31,7 @@ from planner.serving.profile import ANY, FACTORS, FEW, Calibration, Profile
 Vector = NDArray[np.float64]
 PRIOR_SD = np.array([0.12, 0.25, 0.5])
 """Standard deviation of ln(kernels), ln(overhead), ln(first_token) over left-out groups."""
-WIDTHS = (0.35, 0.6, 1.0)
+WIDTHS = (0.25, 0.6, 1.0)
 """Widths of the prior to choose from, in units of ``PRIOR_SD``; fewer than `FEW` results keep the narrowest."""
 SIGMA = {"tpot": 0.10, "output_rate_per_gpu": 0.14, "ttft": 0.40, "e2e": 0.12}
 """Scatter of ln(predicted/measured) inside a group."""
