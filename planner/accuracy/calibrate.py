@@ -2,7 +2,7 @@
 
 Minimise sum_i w_i (ln(predicted_i/measured_i)/sigma_i)^2 + sum_j (x_j/(width*sd_j))^2 over x_j = ln(factor_j), with
 ``sd`` what left-out groups differ from the shared constants by and sigma what remains inside a group. Both are about
-10 % in TPOT, so that one result says little about the others of its group: with fewer than three the prior is a third
+10 % in TPOT, so that one result says little about the others of its group: with fewer than three the prior is a quarter
 as wide, with three or more as wide as predicts them best when each is left out in turn. A common offset instead of
 three factors gains half as much at five results, and hurts as often (benchmarks/score_calibration.py).
 """

@@ -9,7 +9,7 @@ share of time a replica is busy, rho = r*t(M)/M its load and a = sqrt(2(n+1)) - 
 
 the rest of the running iteration, and the queue. In one queue for all servers a prompt takes the first that is free and
 the square root would be 1; a router binds it on arrival, so it waits for the end of an iteration that is not the next
-to end. With the root the mean wait of bound prompts is within 9 % of simulated ones (n = 2, 4, 8, loads 0.5 to 0.9;
+to end. With the root the mean wait of bound prompts is within 10 % of simulated ones (n = 2, 4, 8, loads 0.7 to 0.9;
 tests/serving/test_serving_pd.py). A prompt is bound to its attention rank when it arrives, so each rank
 is a queue of its own and another rank that idles does not help: its server takes M/ranks prompts in t(M), in step with
 the others. For n = M = 1 this is the M/D/1 wait rho*t/(2(1-rho)), and for rho -> 1 the heavy-traffic limit of the bulk
