@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from planner.report.emit import emit
-from planner.report.formats import rows_text, yaml_text
+from planner.report.formats import record_text, rows_text
 from planner.search.allocate import AllocationResult
 
 
@@ -17,13 +16,7 @@ def emit_allocation(result: AllocationResult, output: str, out: Sequence[Path] |
     record = result.as_dict()
 
     def render(form: str) -> str:
-        match form:
-            case "json":
-                return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-            case "yaml":
-                return yaml_text(record)
-            case _:
-                return _text(result)
+        return record_text(record, form) if form in ("json", "yaml") else _text(result)
 
     emit(render, output, out)
     if result.cost is not None:

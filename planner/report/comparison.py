@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from planner.comparison import Comparison, Entry
 from planner.job.comparing import ComparisonRequest
 from planner.plan import significant
 from planner.report.emit import emit
-from planner.report.formats import rows_text, yaml_text
+from planner.report.formats import record_text, rows_text
 from planner.report.plans import latency, pool_text
 
 # Columns that say something of a fleet and nothing of one of the jobs on it.
@@ -27,10 +26,8 @@ def emit_comparison(found: Comparison, asked: ComparisonRequest, output: str, ou
 
     def render(form: str) -> str:
         match form:
-            case "json":
-                return json.dumps(record(found), indent=2, ensure_ascii=False) + "\n"
-            case "yaml":
-                return yaml_text(record(found))
+            case "json" | "yaml":
+                return record_text(record(found), form)
             case "md":
                 tables = [rows_text([_row(entry, percentile) for entry in found.entries], "md")]
                 return "\n".join([*tables, *_by_job(found, asked, percentile, "md")])

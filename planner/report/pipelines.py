@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from planner.job.pipelines import PipelineProblem
 from planner.report.emit import emit
-from planner.report.formats import rows_text, yaml_text
+from planner.report.formats import record_text, rows_text
 from planner.search.pipeline_columns import PipelineFleet
 
 
@@ -19,13 +18,7 @@ def emit_pipelines(problem: PipelineProblem, found: PipelineFleet, output: str, 
     record = _record(problem, found)
 
     def render(form: str) -> str:
-        match form:
-            case "json":
-                return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-            case "yaml":
-                return yaml_text(record)
-            case _:
-                return _text(record) if found.pipelines else ""
+        return record_text(record, form) if form in ("json", "yaml") else (_text(record) if found.pipelines else "")
 
     emit(render, output, out)
     if found.pipelines:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from planner.errors import InputError
 from planner.report.emit import emit, write_whole
-from planner.report.formats import rows_text, yaml_text
+from planner.report.formats import record_text, rows_text
 from planner.simulation.replay import Replayed
 from planner.simulation.timeline import timeline_text
 
@@ -45,13 +44,7 @@ def emit_replay(done: Replayed, output: str, out: Sequence[Path] | None, timelin
         write_whole(timeline, timeline_text(done.run.timeline, timeline.suffix.lower()), "--timeline")
 
     def render(form: str) -> str:
-        match form:
-            case "json":
-                return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-            case "yaml":
-                return yaml_text(record)
-            case _:
-                return _text(record)
+        return record_text(record, form) if form in ("json", "yaml") else _text(record)
 
     emit(render, output, out)
     if done.dropped:
