@@ -12,21 +12,21 @@ _TIE = 5e-3
 _BINDS = 0.97
 _SECONDS = "seconds of a token"
 _MARKS = {"af": "af ", "pd": "decode "}
-"""How the ledger names candidates of a mode."""
+"""What the ledger calls candidates of a split mode."""
 
 
 def compare_modes(found: PlanFile) -> list[str]:
-    """One line per further mode that was searched, those without a plan last."""
+    """One line per further mode that was searched, splits without a plan last."""
     rows = found.search.modes
     slo = found.job.get("slo") or {}
     lines = [_line(rows[0], other, found.plans[0].certificate.objective, slo) for other in rows[1:]]
-    missing = [mode for mode in found.job.get("modes") or () if mode not in {row.mode for row in rows}]
-    return lines + [_missing(mode, found.search.rejected) for mode in missing if rows]
+    asked, there = found.job.get("modes") or (), {row.mode for row in rows}
+    return lines + [_missing(mode, found.search.rejected) for mode in asked if mode in _MARKS and mode not in there]
 
 
 def _missing(mode: str, rejected: Sequence[RejectedRow]) -> str:
     """Why a mode has no plan: what most of its candidates fell out by."""
-    row = next((row for row in rejected if _MARKS.get(mode, "") in f"{row.nearest} " and mode in _MARKS), None)
+    row = next((row for row in rejected if _MARKS[mode] in row.nearest), None)
     return f"no {mode} plan" + (f": {row.reason} ({row.nearest})" if row else " meets the request")
 
 
