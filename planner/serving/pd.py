@@ -146,7 +146,7 @@ class SplitLoop:
         wait that is only chance has the spread of an open queue.
         """
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
-        chance = self.prefill.wait(share, replicas, "mean")
+        chance = np.where(self.limited, 0.0, self.prefill.wait(share, replicas, "mean"))
         spread = self.prefill.wait(share, replicas, statistic) - chance
         return self.mean_ttft + np.where(self.limited, 0.0, spread)
 
@@ -276,7 +276,8 @@ class Pair:
             rate = decode_rate(decode.layouts, batch, tpot, lengths) * decode.count
             share = rate / prefill.count
             # An arrival meets the others, not itself: one request alone never waits.
-            queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
+            others = 1.0 - 1.0 / np.maximum(concurrency, 1.0)
+            queue = np.where(others > 0, times.wait(share, prefill.count, "mean"), 0.0) * others
             own = times.own(share)
             overhead = handed_over_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
             ttft = overhead + queue + own + self.link.seconds(rate, own)
