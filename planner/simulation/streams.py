@@ -162,6 +162,7 @@ class OpenStream:
     Parameters
     ----------
     prompts, outputs : length distributions (tokens).
+    hit : share of each prompt whose KV is there already.
     """
 
     process: Arrivals
@@ -169,6 +170,7 @@ class OpenStream:
     outputs: Lengths
     count: int
     seed: int = 0
+    hit: float = 0.0
 
     def arrivals(self) -> Iterator[Request]:
         """Requests in the order of arrival."""
@@ -183,7 +185,7 @@ class OpenStream:
             )
             for gap, prompt, output in lengths:
                 now += gap
-                yield Request(number, now, prompt, output)
+                yield Request(number, now, prompt, output, found=round(self.hit * prompt))
                 number += 1
 
     def after(self, request: Request, finished: float) -> Request | None:
@@ -199,6 +201,7 @@ class ClosedLoop:
     ----------
     count : requests in all.
     think : mean think time (s); 0 keeps ``users`` requests in the system, as ``--max-concurrency`` does.
+    hit : share of each prompt whose KV is there already.
     """
 
     users: int
@@ -207,6 +210,7 @@ class ClosedLoop:
     count: int
     think: float = 0.0
     seed: int = 0
+    hit: float = 0.0
     _made: int = field(default=0, init=False, repr=False)
     _lengths: Iterator[tuple[int, int, float]] = field(init=False, repr=False)
 
@@ -224,7 +228,8 @@ class ClosedLoop:
     def _make(self, now: float, think: bool) -> Request:
         prompt, output, pause = next(self._lengths)
         self._made += 1
-        return Request(self._made - 1, now + (pause if think else 0.0), prompt, output)
+        found = round(self.hit * prompt)
+        return Request(self._made - 1, now + (pause if think else 0.0), prompt, output, found=found)
 
     def _draw(self) -> Iterator[tuple[int, int, float]]:
         import numpy as np
