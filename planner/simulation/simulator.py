@@ -203,7 +203,10 @@ class Simulator:
     # -- requests --------------------------------------------------------------------------------------------
 
     def _arrive(self, request: Request) -> None:
-        """A request reaches the first pool."""
+        """A request reaches the first pool; background load is there to decode."""
+        if request.number < 0:
+            self._enqueue(request, len(self.sides) - 1, request.arrival)
+            return
         run = self.run_state
         run.submitted += 1
         run.last_arrival = max(run.last_arrival, request.arrival)
@@ -263,6 +266,8 @@ class Simulator:
         request.finished = now
         side = self.sides[0] if len(self.sides) == 1 or request.output == 1 else self.sides[1]
         side.router.loads[request.rank] -= 1
+        if request.number < 0:
+            return
         run = self.run_state
         run.records.add(request, self._offset - (self._look_wait if request.seen_late else 0.0))
         if self._enough is not None and self._enough(run.records):
