@@ -233,16 +233,18 @@ class Pair:
     lengths: Lengths
 
     def batch_at(self, rate: Array) -> tuple[Array, BoolArray]:
-        """Running decodes per attention rank at ``rate`` requests/s of the deployment [rows], and whether the decode
-        pool carries it: bisection on the table of D(B)."""
+        """The fewest running decodes per attention rank that emit ``rate`` requests/s of the deployment [rows], and
+        whether the decode pool carries it: bisection on the table of D(B)."""
         decode, table = self.roles[1], self.table
         each = rate / decode.count
         top = np.maximum(np.broadcast_to(self.budget.slots, rate.shape), 1.0)
         low, high = np.zeros_like(top), top.copy()
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
-            enough = decode_rate(decode.layouts, middle, table.at(middle), self.lengths) >= each
+            settled = table.settled(middle)
+            enough = decode_rate(decode.layouts, settled, table.at(settled), self.lengths) >= each
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        high = table.settled(high)
         carried = decode_rate(decode.layouts, high, table.at(high), self.lengths) >= each * (1 - 1e-9)
         return high, carried
 

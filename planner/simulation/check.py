@@ -96,12 +96,13 @@ def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Depl
 
     if candidate.mode == "af":
         decode = replace(split_model(split_workers(candidate), lengths), replicas=replicas)
-    decode = replace(decode, ranks=ranks)
+    decode = replace(decode, ranks=ranks, planned=candidate.instances)
     first = candidate.pools[0]
     count = first.replicas * replicas * ranks // (candidate.instances * candidate.ranks)
     prompt = Lengths(lengths.isl, 1.0, lengths.cached)
     together = min(max(first.batch * first.layout.attention_dp, 1.0), first.layout.attention_dp)
-    return split_deployment(Served(first.replica, first.layout, count, prompt, together), decode, tpot)
+    prefill = Served(first.replica, first.layout, count, prompt, together, planned=first.replicas)
+    return split_deployment(prefill, decode, tpot)
 
 
 def simulated_replicas(candidate: Candidate) -> int:
@@ -137,16 +138,16 @@ def simulated_part(candidate: Candidate) -> tuple[int, int]:
 
 def _stream(candidate: Candidate, job: Job, share: float) -> OpenStream | ClosedLoop:
     """Poisson arrivals or a closed loop, long enough for several generations of requests."""
-    new_tokens = job.workload.isl * (1 - job.workload.prefix_hit)
-    prompt, output = Fixed(max(1, round(new_tokens))), Fixed(max(1, round(job.workload.osl)))
+    prompt, output = Fixed(max(1, round(job.workload.isl))), Fixed(max(1, round(job.workload.osl)))
+    hit = job.workload.prefix_hit
     count = int(min(max(_LIFETIMES * _in_flight(candidate, share), _FEWEST), _MOST))
     if job.workload.concurrency is not None:
         users = max(1, round(job.workload.concurrency * share))
         # Equal outputs would keep the users in step for ever, which no real load does.
         spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
-        return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed)
+        return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed, hit=hit)
     rate = candidate.rate * share
-    return OpenStream(EvenPoisson(rate), prompt, output, count, seed=job.seed)
+    return OpenStream(EvenPoisson(rate), prompt, output, count, seed=job.seed, hit=hit)
 
 
 def _in_full_swing(stream: OpenStream | ClosedLoop, candidate: Candidate, share: float) -> Stream:

@@ -9,6 +9,7 @@ from heapq import heappop, heappush
 from typing import Final, Protocol
 
 from planner.simulation.histogram import TimeHistogram
+from planner.simulation.links import Links
 from planner.simulation.rank import Rank
 from planner.simulation.records import Records
 from planner.simulation.replica import Replica, Shared
@@ -123,6 +124,7 @@ class Simulator:
         pools = [pool for pool in (deployment.prefill, deployment.serve) if pool is not None]
         self.sides = [Side(pool, i, self.run_state, exact, details) for i, pool in enumerate(pools)]
         self.run_state.pools = self.sides
+        self._links = Links(*(len(side.ranks) for side in (self.sides[0], self.sides[-1])))
         self._offset, self._look_wait = pools[0].offset, pools[0].look_wait
         self._progress = progress
         self._max_requests = max_requests
@@ -238,7 +240,8 @@ class Simulator:
         if self.deployment.prefill is None or request.output == 1:
             return False
         self._serial += 1
-        arrives = now + self.deployment.transfer(request.prompt)
+        transfer = self.deployment.transfer(request.prompt)
+        arrives = now + transfer.seconds(self._links.wait(now, request.rank, transfer))
         if self.deployment.answers_after_transfer:
             request.first_token = arrives
         heappush(self._events, (arrives, self._serial, TRANSFER, request, 0, 0, 0))

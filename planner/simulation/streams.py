@@ -163,6 +163,7 @@ class OpenStream:
     Parameters
     ----------
     prompts, outputs : length distributions (tokens).
+    hit : share of each prompt whose KV is there already.
     """
 
     process: Arrivals
@@ -170,6 +171,7 @@ class OpenStream:
     outputs: Lengths
     count: int
     seed: int = 0
+    hit: float = 0.0
 
     def arrivals(self) -> Iterator[Request]:
         """Requests in the order of arrival."""
@@ -184,7 +186,7 @@ class OpenStream:
             )
             for gap, prompt, output in lengths:
                 now += gap
-                yield Request(number, now, prompt, output)
+                yield Request(number, now, prompt, output, found=round(self.hit * prompt))
                 number += 1
 
     def after(self, request: Request, finished: float) -> Request | None:
@@ -241,7 +243,8 @@ class Amid:
         return max(min(int(self.output * ((index + 0.5) * 0.6180339887498949 % 1.0)), self.output - 2), 0)
 
     def _one(self, index: int, arrival: float, done: int, *, ready: bool = True) -> Request:
-        request = Request(-1 - index, arrival, self.prompt + done, self.output - done)
+        found = round(self.stream.hit * self.prompt)
+        request = Request(-1 - index, arrival, self.prompt + done, self.output - done, found=found)
         request.ready = ready
         return request
 
@@ -258,6 +261,7 @@ class ClosedLoop:
     ----------
     count : requests in all.
     think : mean think time (s); 0 keeps ``users`` requests in the system, as ``--max-concurrency`` does.
+    hit : share of each prompt whose KV is there already.
     """
 
     users: int
@@ -266,6 +270,7 @@ class ClosedLoop:
     count: int
     think: float = 0.0
     seed: int = 0
+    hit: float = 0.0
     _made: int = field(default=0, init=False, repr=False)
     _lengths: Iterator[tuple[int, int, float]] = field(init=False, repr=False)
 
@@ -283,7 +288,8 @@ class ClosedLoop:
     def _make(self, now: float, think: bool) -> Request:
         prompt, output, pause = next(self._lengths)
         self._made += 1
-        return Request(self._made - 1, now + (pause if think else 0.0), prompt, output)
+        found = round(self.hit * prompt)
+        return Request(self._made - 1, now + (pause if think else 0.0), prompt, output, found=found)
 
     def _draw(self) -> Iterator[tuple[int, int, float]]:
         import numpy as np

@@ -52,6 +52,16 @@ def test_prediction_and_simulation_agree_at_a_light_load(engine):
         assert getattr(seen.e2e_ms, statistic) == pytest.approx(predicted.e2e[statistic] * 1e3, rel=0.03)
 
 
+@pytest.mark.parametrize("mode", ["aggregated", "pd"])
+def test_prefix_hits_spare_prefill_but_decodes_read_the_whole_context(mode):
+    asked = job(16_000, 300, rate=1.0, prefix_hit=0.9, modes=(mode,), **PRECISION)
+    candidate = best(asked, gpus=2)
+    predicted, seen = candidate.per_replica, performance(check(candidate, asked))
+    assert seen is not None
+    assert seen.tpot_ms.mean == pytest.approx(predicted.tpot["mean"] * 1e3, rel=0.12)
+    assert seen.ttft_ms.mean == pytest.approx(predicted.ttft["mean"] * 1e3, rel=0.15)
+
+
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.65])
 def test_prompts_alone_queue_as_md1_predicts_and_as_simulated(load):
     """One prompt fills an iteration and there is no decode: W = rho S / (2 (1 - rho)).
