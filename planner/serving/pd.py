@@ -143,12 +143,13 @@ class SplitLoop:
         """Seconds from arrival to first token.
 
         Where a pool is the bottleneck the queue before it is as long as the loop is deep, the same for everybody; a
-        wait that is only chance has the spread of an open queue.
+        wait that is only chance has the spread of an open queue, and one request alone never waits.
         """
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
-        chance = np.where(self.limited, 0.0, self.prefill.wait(share, replicas, "mean"))
+        even = self.limited | (self.concurrency <= 1)
+        chance = np.where(even, 0.0, self.prefill.wait(share, replicas, "mean"))
         spread = self.prefill.wait(share, replicas, statistic) - chance
-        return self.mean_ttft + np.where(self.limited, 0.0, spread)
+        return self.mean_ttft + np.where(even, 0.0, spread)
 
     def load_test(self, statistic: str) -> tuple[Array, Array]:
         """TTFT and requests/s as a load test reports them that starts all of its N requests at once.
