@@ -1,8 +1,9 @@
 """Whole steps timed on one H200, and the model without what did not run in their graphs.
 
-``benchmarks/data/steps_h200.csv``: our own timings of 2026-11-27 (700 W, driver 580, torch 2.11 with CUDA 13, FlashInfer
-0.5.3, FlashAttention-3), method as in score_kernels.py: captured graphs over buffers larger than the L2 cache, median of
-three replays, no host. The model is shaped like Llama-3.1-8B (32 layers, 32 heads, 8 for the cache), in bf16.
+``benchmarks/data/steps_h200.csv``: our own timings of 2026-11-27 (700 W, driver 580, torch 2.11 with CUDA 13,
+FlashInfer 0.5.3, FlashAttention-3), method as in score_kernels.py: captured graphs over buffers larger than the L2
+cache, median of three replays, no host. The model is shaped like Llama-3.1-8B (32 layers, 32 heads, 8 for
+the cache), in bf16.
 
 * ``decode_step``: an iteration of ``batch`` sequences with ``q_len`` = 1 + k tokens each, ``context`` keys with the
   new ones; head and argmax on all of them. Kernel ``fa3+cublas``: products of cuBLAS instead of cuBLASLt.
@@ -10,8 +11,8 @@ three replays, no host. The model is shaped like Llama-3.1-8B (32 layers, 32 hea
 * ``mixed_step``: ``batch`` decodes beside a prompt's ``chunk`` behind ``prior`` tokens of its own.
 * ``draft_step``: a pass of an EAGLE-like head: embedding, product that folds two hidden states, one layer, head over
   ``vocab`` tokens on all tokens, argmax.
-* ``moe_experts``: two grouped products (torch) and silu of 128 experts of 2048 x 768, 8 a token, ``batch`` tokens routed
-  evenly; ``active`` experts were reached. Permuting tokens is not in it.
+* ``moe_experts``: two grouped products (torch) and silu of 128 experts of 2048 x 768, 8 a token, ``batch`` tokens
+  routed evenly; ``active`` experts were reached. Permuting tokens is not in it.
 * ``accept``: greedy acceptance as plain torch operators.
 """
 
