@@ -53,7 +53,9 @@ UNDATED_STATIC = "2024"
 NO_PROFILE = Profile()
 CURRENT = "current"
 # Splits that the shape of the model forbids are no candidates that failed.
-SHAPE_REASONS = ("divide by tp", "divide by ep", "does not divide", "spread", "spread evenly", "than layers")
+SHAPE_REASONS = (
+    "divide by tp", "divide by ep", "does not divide", "spread", "spread evenly", "than layers", "pipeline stages",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

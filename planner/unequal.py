@@ -45,13 +45,14 @@ def unequal_plan(
     rated = job.workload.rate is not None
     if job.workload.concurrency is not None or outcome.objective not in ("throughput", "cost"):
         return None
+    if "aggregated" not in job.modes:
+        return None
     unpriced = any(s.price is None for s in supplies)
     if (outcome.objective == "cost") != rated or (unpriced and (rated or job.budget is not None)):
         return None
     value = _best_equal(outcome, rated)
-    # What the search has seen of all layouts bounds every mixture of them, unless a budget or the modes left some out.
-    whole = job.budget is None and "aggregated" in job.modes
-    if whole and not _gains(_bound(outcome.per_gpu, supplies, job), value, rated):
+    # What the search has seen of all layouts bounds every mixture of them, unless a budget left some out.
+    if job.budget is None and not _gains(_bound(outcome.per_gpu, supplies, job), value, rated):
         return None
     from planner.job.classes import single_class
     from planner.search.mixed import build_menu

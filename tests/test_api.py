@@ -12,6 +12,7 @@ from planner.job.fleet import parse_fleet
 from planner.job.job import Job
 from planner.job.parse import parse_job
 from planner.job.points import Point, PoolPoint
+from planner.report.modes import compare_modes
 
 
 def asked(**changes: object) -> Job:
@@ -36,6 +37,18 @@ def test_the_shape_of_other_layouts_does_not_hide_why_no_plan_meets_the_limits()
     rows = [("attention heads do not divide by tp", 50, "x"), ("misses ttft even when idle", 2, "nearest")]
     error = no_plan(rows)
     assert "2 of 2 candidates" in str(error) and "misses ttft" in str(error) and "nearest" in str(error.hint)
+
+
+def test_a_mode_that_was_not_asked_for_is_not_offered_instead() -> None:
+    """A model that cannot be split is refused with that reason, not answered with aggregated replicas."""
+    words = {"model": "qwen/qwen3-next-80b-a3b", "fleet": "h200-sxm:32"}
+    with pytest.raises(NoPlanError, match="hybrid state cannot be split"):
+        search(asked(**words, modes="af"))
+    told = compare_modes(search(asked(**words, modes="aggregated,af")))
+    assert told == [
+        "no af plan: hybrid state cannot be split (af h200-sxm bf16: needs attention in every layer, has "
+        "linearattention)"
+    ]
 
 
 def test_a_plan_predicts_what_an_estimate_of_the_same_configuration_predicts() -> None:

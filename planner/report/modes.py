@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from planner.plan import ModeRow, PlanFile
+from planner.plan import ModeRow, PlanFile, RejectedRow
 from planner.search.terms import DECODING, FACTORS, FULL, GPUS
 
 _TIE = 5e-3
 _BINDS = 0.97
 _SECONDS = "seconds of a token"
+_MARKS = {"af": "af ", "pd": "decode "}
+"""What the ledger calls candidates of a split mode."""
 
 
 def compare_modes(found: PlanFile) -> list[str]:
-    """One line per further mode; none where only one was searched or met the request."""
+    """One line per further mode that was searched, splits without a plan last."""
     rows = found.search.modes
     slo = found.job.get("slo") or {}
-    return [_line(rows[0], other, found.plans[0].certificate.objective, slo) for other in rows[1:]]
+    lines = [_line(rows[0], other, found.plans[0].certificate.objective, slo) for other in rows[1:]]
+    asked, there = found.job.get("modes") or (), {row.mode for row in rows}
+    return lines + [_missing(mode, found.search.rejected) for mode in asked if mode in _MARKS and mode not in there]
+
+
+def _missing(mode: str, rejected: Sequence[RejectedRow]) -> str:
+    """Why a mode has no plan: what most of its candidates fell out by."""
+    row = next((row for row in rejected if _MARKS[mode] in row.nearest), None)
+    return f"no {mode} plan" + (f": {row.reason} ({row.nearest})" if row else " meets the request")
 
 
 def _line(first: ModeRow, other: ModeRow, objective: str, slo: Mapping[str, object]) -> str:

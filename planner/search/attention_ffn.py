@@ -82,6 +82,7 @@ def attention_ffn_pool(
         )
         rejections.add(near, len(rows))
         return None
+    batch = table.settled(batch)
     tpot = table.at(batch)
     rate = np.where(possible, decode_rate(role.layouts, batch, tpot, lengths), 0.0)
     kept = [i for i in _leading(workers, rate, alone, slo) if possible[i]]

@@ -145,6 +145,7 @@ def decode_pool(
     alone, low, possible = largest_batch(table, slots, slo, lengths)
     if not possible.any():
         return None
+    low = table.settled(low)
     tpot = table.at(low)
     rate = np.where(possible, decode_rate(flat, low, tpot, lengths), 0.0)
     nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])

@@ -225,6 +225,7 @@ def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow, Array]:
     yes = np.ones(len(top), dtype=bool)
 
     def at(batch: Array) -> SplitFlow:
+        batch = pair.table.settled(batch)
         tpot = pair.table.at(batch)
         rate = decode_rate(decode.layouts, batch, tpot, pair.lengths) * decode.count
         return pair.flow(rate, batch, yes, tpot)

@@ -31,7 +31,7 @@ from planner.search.reject import Rejected
 from planner.search.split_metrics import Match, candidates_of, closed_matches
 from planner.search.supply import Supply, objective_of
 from planner.serving.latency import handed_over_overhead
-from planner.serving.layout import Array, Layouts
+from planner.serving.layout import Array, BoolArray, Layouts
 from planner.serving.pd import Role, handover
 from planner.serving.transfer import TransferOptions
 
@@ -69,9 +69,16 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
             found += _sized(own, job, outcome)
             continue
         matches = [match for pair in own for match in _matches(*pair, job, outcome)]
-        matches.sort(key=lambda match: (match.score, match.name))
-        found += closed_matches(matches[:_KEPT_CLOSED], job, outcome)
+        found += closed_matches(_leading(matches, _KEPT_CLOSED), job, outcome)
     return found
+
+
+def _leading(matches: list[Match], most: int) -> list[Match]:
+    """The ``most`` best by score, ties by name; only those that may be kept are named, which is slow."""
+    if len(matches) > most:
+        last = sorted(match.score for match in matches)[most - 1]
+        matches = [match for match in matches if match.score <= last]
+    return sorted(matches, key=lambda match: (match.score, match.name))[:most]
 
 
 def _sized(pairs: list[tuple[PrefillPool, DecodePool]], job: Job, outcome: Outcome) -> list[Candidate]:
@@ -175,24 +182,26 @@ class PairGrid:
 
 
 def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome) -> Iterator[Match]:
+    """The best counts of every pair of layouts, at most as many as are kept of all pools."""
     grid = pair_grid(prefill, decode, job)
     if grid is None:
         return
     outcome.points += grid.rate.size
     outcome.candidates += len(prefill.gpus) * len(decode.gpus)
     score = np.where(grid.valid, _score(grid, job), np.inf)
-    if not np.isfinite(score).any():
+    usable = np.isfinite(score)
+    if not usable.any():
         _record(prefill, decode, job, outcome)
-    shape = np.broadcast_shapes(grid.rate.shape, score.shape)
-    counts = [np.broadcast_to(x, shape) for x in (grid.n_prefill, grid.n_decode, grid.rate)]
-    every = job.workload.concurrency is not None
-    for i, j in np.ndindex(shape[0], shape[2]):
-        table = score[i, :, j, :]
-        order = np.argwhere(np.isfinite(table)) if every else [np.unravel_index(table.argmin(), table.shape)]
-        for a, b in order:
-            if np.isfinite(table[a, b]):
-                n_prefill, n_decode, rate = (float(x[i, a, j, b]) for x in counts)
-                yield Match(prefill, decode, i, j, int(n_prefill), int(n_decode), rate, float(table[a, b]))
+        return
+    if usable.sum() > _KEPT_CLOSED:
+        usable &= score <= np.partition(score[usable], _KEPT_CLOSED - 1)[_KEPT_CLOSED - 1]
+    n_prefill, n_decode, rate = (np.broadcast_to(x, score.shape) for x in (grid.n_prefill, grid.n_decode, grid.rate))
+    for at in np.argwhere(usable):
+        row = tuple(at)
+        yield Match(
+            prefill, decode, int(at[0]), int(at[2]), int(n_prefill[row]), int(n_decode[row]), float(rate[row]),
+            float(score[row]),
+        )  # fmt: skip
 
 
 def pair_grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> PairGrid | None:
@@ -215,7 +224,7 @@ def pair_grid(prefill: PrefillPool, decode: DecodePool, job: Job) -> PairGrid | 
     each = _decode_rate(decode, job)[None, None, :, None]
     n_decode = _decode_counts(delivered, each, room, job)
     rate = np.minimum(np.minimum(delivered, n_decode * each), _link_rate(links, n_prefill, n_decode))
-    valid = (n_decode >= 1) & (n_decode <= room) & (rate > 0)
+    valid = (n_decode >= 1) & (n_decode <= room) & (rate > 0) & ~_repeated(n_decode)
     valid &= n_prefill * prefill.gpus[:, None, None, None] <= prefill.available
     grid = PairGrid(prefill, decode, n_prefill, n_decode, rate, valid)
     return _within_budget(_at_least(grid, job), job)
@@ -237,6 +246,12 @@ def _decode_counts(delivered: Array, each: Array, room: Array, job: Job) -> Arra
     choices = [np.floor(matched), np.ceil(matched * (1 - 1e-9)), room, np.ones_like(matched)]
     together = np.concatenate(np.broadcast_arrays(*choices), axis=-1)
     return np.asarray(np.clip(together, 1.0, np.maximum(room, 1.0)))
+
+
+def _repeated(counts: Array) -> BoolArray:
+    """Where an entry of the last axis equals one before it: in small pools several choices are the same count."""
+    seen = [(counts[..., k : k + 1] == counts[..., :k]).any(axis=-1) for k in range(counts.shape[-1])]
+    return np.stack(seen, axis=-1)
 
 
 def _decode_rate(decode: DecodePool, job: Job) -> Array:

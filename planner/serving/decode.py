@@ -30,10 +30,15 @@ def decode_rate(layouts: Layouts, batch: ArrayLike, tpot: ArrayLike, lengths: Le
 
 @dataclass(frozen=True, slots=True)
 class DecodeTable:
-    """D(B) of every row [rows] on a geometric grid of batches, linear in between."""
+    """D(B) of every row [rows] on a geometric grid of batches, linear in between.
+
+    B/D(B), what a pool emits, falls where kernels change shape for more rows: no steady state lies there, since a pool
+    that a load can hold at a smaller batch never gets so far. ``settled`` steps back from such batches.
+    """
 
     knots: Array
     seconds: Array
+    peaks: Array  # of each row and knot, the index of the knot up to it that emits most
 
     @classmethod
     def of(cls, replica: Replica, layouts: Layouts, largest: float, lengths: Lengths) -> DecodeTable:
@@ -41,7 +46,7 @@ class DecodeTable:
         rows = len(layouts.tp)
         knots = np.geomspace(1.0, max(largest, 2.0), _KNOTS)
         seconds = decode_seconds(replica, layouts.column(), knots[None, :], lengths.column(rows))
-        return cls(knots, np.broadcast_to(seconds, (rows, _KNOTS)))
+        return cls._of(knots, np.broadcast_to(seconds, (rows, _KNOTS)))
 
     @classmethod
     def tabulate(cls, seconds: Callable[[Array], Array], largest: float, rows: int) -> DecodeTable:
@@ -50,11 +55,18 @@ class DecodeTable:
         Finer than whole replicas need it: micro-batches of many sizes climb the steps of full tiles all at once.
         """
         knots = np.geomspace(1.0, max(largest, 2.0), 4 * _KNOTS)
-        return cls(knots, np.broadcast_to(seconds(knots[None, :]), (rows, len(knots))))
+        return cls._of(knots, np.broadcast_to(seconds(knots[None, :]), (rows, len(knots))))
+
+    @classmethod
+    def _of(cls, knots: Array, seconds: Array) -> DecodeTable:
+        emitted = knots / seconds
+        leading = emitted >= np.maximum.accumulate(emitted, axis=1)
+        return cls(knots, seconds, np.maximum.accumulate(np.where(leading, np.arange(len(knots)), 0), axis=1))
 
     def rows(self, kept: ArrayLike) -> DecodeTable:
         """Some of the rows."""
-        return DecodeTable(self.knots, self.seconds[np.asarray(kept, dtype=int)])
+        index = np.asarray(kept, dtype=int)
+        return DecodeTable(self.knots, self.seconds[index], self.peaks[index])
 
     def at(self, batch: Array) -> Array:
         """D at ``batch`` [rows]; below the first knot the first is taken."""
@@ -64,6 +76,13 @@ class DecodeTable:
         low, high = self.knots[left], self.knots[right]
         share = np.minimum(np.maximum((batch - low) / (high - low), 0.0), 1.0)
         return np.asarray(self.seconds[rows, left] * (1 - share) + self.seconds[rows, right] * share)
+
+    def settled(self, batch: Array) -> Array:
+        """The batch up to ``batch`` [rows] that emits most, B/D(B): ``batch`` itself, or an earlier knot. Between knots
+        D is linear, so that B/D(B) has no peak of its own there."""
+        peak = self.peaks[np.arange(len(self.seconds)), np.maximum(self.knots.searchsorted(batch, side="right") - 1, 0)]
+        best = np.minimum(self.knots[peak], batch)
+        return np.where(batch / self.at(batch) >= best / self.at(best), batch, best)
 
     @property
     def alone(self) -> Array:

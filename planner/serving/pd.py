@@ -143,12 +143,13 @@ class SplitLoop:
         """Seconds from arrival to first token.
 
         Where a pool is the bottleneck the queue before it is as long as the loop is deep, the same for everybody; a
-        wait that is only chance has the spread of an open queue.
+        wait that is only chance has the spread of an open queue, and one request alone never waits.
         """
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
-        chance = self.prefill.wait(share, replicas, "mean")
+        even = self.limited | (self.concurrency <= 1)
+        chance = np.where(even, 0.0, self.prefill.wait(share, replicas, "mean"))
         spread = self.prefill.wait(share, replicas, statistic) - chance
-        return self.mean_ttft + np.where(self.limited, 0.0, spread)
+        return self.mean_ttft + np.where(even, 0.0, spread)
 
     def load_test(self, statistic: str) -> tuple[Array, Array]:
         """TTFT and requests/s as a load test reports them that starts all of its N requests at once.
@@ -233,16 +234,18 @@ class Pair:
     lengths: Lengths
 
     def batch_at(self, rate: Array) -> tuple[Array, BoolArray]:
-        """Running decodes per attention rank at ``rate`` requests/s of the deployment [rows], and whether the decode
-        pool carries it: bisection on the table of D(B)."""
+        """The fewest running decodes per attention rank that emit ``rate`` requests/s of the deployment [rows], and
+        whether the decode pool carries it: bisection on the table of D(B)."""
         decode, table = self.roles[1], self.table
         each = rate / decode.count
         top = np.maximum(np.broadcast_to(self.budget.slots, rate.shape), 1.0)
         low, high = np.zeros_like(top), top.copy()
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
-            enough = decode_rate(decode.layouts, middle, table.at(middle), self.lengths) >= each
+            settled = table.settled(middle)
+            enough = decode_rate(decode.layouts, settled, table.at(settled), self.lengths) >= each
             low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        high = table.settled(high)
         carried = decode_rate(decode.layouts, high, table.at(high), self.lengths) >= each * (1 - 1e-9)
         return high, carried
 
@@ -276,7 +279,8 @@ class Pair:
             rate = decode_rate(decode.layouts, batch, tpot, lengths) * decode.count
             share = rate / prefill.count
             # An arrival meets the others, not itself: one request alone never waits.
-            queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
+            others = 1.0 - 1.0 / np.maximum(concurrency, 1.0)
+            queue = np.where(others > 0, times.wait(share, prefill.count, "mean"), 0.0) * others
             own = times.own(share)
             overhead = handed_over_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
             ttft = overhead + queue + own + self.link.seconds(rate, own)

@@ -3,6 +3,7 @@
 ``simulate(deployment, stream)`` runs it, ``summarize(run, target)`` makes statistics of what happened.
 """
 
+from planner.simulation.links import Transfer
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.request import Request
 from planner.simulation.settings import Deployment, EngineSettings, Policy, Pool, Routing
@@ -29,6 +30,7 @@ __all__ = [
     "Summary",
     "TabulatedSteps",
     "Target",
+    "Transfer",
     "simulate",
     "summarize",
     "timeline_text",

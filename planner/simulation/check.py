@@ -17,15 +17,18 @@ from planner.serving.lengths import Lengths
 from planner.simulation.deploy import Served, deployment
 from planner.simulation.hopeless import TOLERANCE, WARM_UP, Hopeless
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
+from planner.simulation.records import Records
 from planner.simulation.settings import Deployment
-from planner.simulation.simulator import simulate
-from planner.simulation.streams import ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
+from planner.simulation.simulator import Stream, simulate
+from planner.simulation.streams import Amid, ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
 from planner.units import format_duration
 
 TRIFLE = 0.005
 _IN_FLIGHT = 120
 _LIFETIMES = 7
 _FEWEST, _MOST = 500, 1600
+# A run of fewer lifetimes starts in full swing: its warm-up would not fill the batch.
+_FILLS = 4
 PROBLEM = "demoted: "
 DERATES = (0.95, 0.88, 0.78, 0.65)
 
@@ -70,7 +73,12 @@ def _run(candidate: Candidate, job: Job, *, to_the_end: bool = True) -> Checked:
     share = replicas * ranks / (candidate.instances * candidate.ranks)
     stream = _stream(candidate, job, share)
     hopeless = None if to_the_end else Hopeless(job.slo, stream.count)
-    run = simulate(_deployed(candidate, job, replicas, ranks), stream, details=False, enough=hopeless)
+
+    def enough(records: Records) -> bool:
+        return len(records) >= stream.count or (hopeless is not None and hopeless(records))
+
+    deployed = _deployed(candidate, job, replicas, ranks)
+    run = simulate(deployed, _in_full_swing(stream, candidate, share), details=False, enough=enough)
     target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
     summary = summarize(run, target, warm_up=WARM_UP)
     problem = "a limit is missed" if hopeless is not None and hopeless.missed else _problem(summary, job)
@@ -88,12 +96,13 @@ def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Depl
 
     if candidate.mode == "af":
         decode = replace(split_model(split_workers(candidate), lengths), replicas=replicas)
-    decode = replace(decode, ranks=ranks)
+    decode = replace(decode, ranks=ranks, planned=candidate.instances)
     first = candidate.pools[0]
     count = first.replicas * replicas * ranks // (candidate.instances * candidate.ranks)
     prompt = Lengths(lengths.isl, 1.0, lengths.cached)
     together = min(max(first.batch * first.layout.attention_dp, 1.0), first.layout.attention_dp)
-    return split_deployment(Served(first.replica, first.layout, count, prompt, together), decode, tpot)
+    prefill = Served(first.replica, first.layout, count, prompt, together, planned=first.replicas)
+    return split_deployment(prefill, decode, tpot)
 
 
 def simulated_replicas(candidate: Candidate) -> int:
@@ -129,17 +138,33 @@ def simulated_part(candidate: Candidate) -> tuple[int, int]:
 
 def _stream(candidate: Candidate, job: Job, share: float) -> OpenStream | ClosedLoop:
     """Poisson arrivals or a closed loop, long enough for several generations of requests."""
-    new_tokens = job.workload.isl * (1 - job.workload.prefix_hit)
-    prompt, output = Fixed(max(1, round(new_tokens))), Fixed(max(1, round(job.workload.osl)))
-    in_flight = candidate.per_replica.batch * candidate.ranks * candidate.instances * share
-    count = int(min(max(_LIFETIMES * in_flight, _FEWEST), _MOST))
+    prompt, output = Fixed(max(1, round(job.workload.isl))), Fixed(max(1, round(job.workload.osl)))
+    hit = job.workload.prefix_hit
+    count = int(min(max(_LIFETIMES * _in_flight(candidate, share), _FEWEST), _MOST))
     if job.workload.concurrency is not None:
         users = max(1, round(job.workload.concurrency * share))
         # Equal outputs would keep the users in step for ever, which no real load does.
         spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
-        return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed)
+        return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed, hit=hit)
     rate = candidate.rate * share
-    return OpenStream(EvenPoisson(rate), prompt, output, count, seed=job.seed)
+    return OpenStream(EvenPoisson(rate), prompt, output, count, seed=job.seed, hit=hit)
+
+
+def _in_full_swing(stream: OpenStream | ClosedLoop, candidate: Candidate, share: float) -> Stream:
+    """The stream, amid running requests where it is over before it could fill the batch."""
+    if isinstance(stream, ClosedLoop) or not isinstance(stream.outputs, Fixed) or not isinstance(stream.prompts, Fixed):
+        return stream
+    running = round(_in_flight(candidate, share))
+    if running * _FILLS <= stream.count or stream.outputs.tokens < 2:
+        return stream
+    alone = candidate.mode == "aggregated"
+    lead = 0.0 if alone else candidate.per_replica.ttft["mean"]
+    return Amid(stream, stream.prompts.tokens, stream.outputs.tokens, running, lead, prefills=alone)
+
+
+def _in_flight(candidate: Candidate, share: float) -> float:
+    """Requests that decode in the simulated part of a plan."""
+    return candidate.per_replica.batch * candidate.ranks * candidate.instances * share
 
 
 def _problem(summary: Summary, job: Job) -> str | None:

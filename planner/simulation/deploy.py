@@ -29,7 +29,8 @@ _LONGEST = 32_768
 class Served:
     """Equal replicas of one layout, the lengths that decide how many requests fit, and the attention ranks that carry a
     chunk when any does; with ``blocks`` each replica is a model split over attention and feed-forward workers, and the
-    layout that of all its attention workers. ``ranks`` of each replica are simulated, None for all."""
+    layout that of all its attention workers. ``ranks`` of each replica are simulated, None for all. ``planned``
+    replicas stand in the deployment, None for those that are simulated."""
 
     replica: Replica
     layout: Layout
@@ -38,6 +39,7 @@ class Served:
     together: float = 1.0
     blocks: tuple[AttentionFfn, Workers] | None = None
     ranks: int | None = None
+    planned: int | None = None
 
     @property
     def simulated_ranks(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from planner.serving.pd import Role, handover
 from planner.serving.prefill import prefill_times
 from planner.serving.transfer import TransferOptions
 from planner.simulation.deploy import Served, pool, step_model, tabulated
+from planner.simulation.links import Transfer
 from planner.simulation.settings import Deployment
 from planner.simulation.tabulated import TabulatedSteps
 
@@ -72,24 +74,32 @@ def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_token
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
     first = pool(prefill, step_model(prefill, stages=prefill.layout.pp), tpot, hash_tokens)
     first = replace(first, stages=1, offset=overhead)
-    moved = transfer_by_tokens(prefill, decode)
-    return Deployment(pool(decode, decode_steps(decode), tpot, None), first, moved, answers_after_transfer=True)
+    return Deployment(
+        pool(decode, decode_steps(decode), tpot, None), first, transfer_of(prefill, decode), answers_after_transfer=True
+    )
 
 
-def transfer_by_tokens(prefill: Served, decode: Served) -> Callable[[int], float]:
-    """Seconds from the end of the first pipeline stage until the cache of a prompt of so many computed tokens has
-    arrived; tokens of prefix hits travel too.
+def transfer_of(prefill: Served, decode: Served) -> Callable[[int], Transfer]:
+    """How the cache of a prompt of so many tokens travels once its first pipeline stage is done; tokens of prefix hits
+    travel too. Whether the pools share a scale-up domain depends on the whole deployment, not on the simulated part.
     """
     lengths = decode.lengths
-    share = float((floats(lengths.isl) / lengths.new).ravel()[0])
-    computed = np.geomspace(16.0, 2.0**18, _TRANSFER_KNOTS)
-    sizes = Lengths(computed * share, 1.0, computed * (share - 1.0))
+    hit = float((floats(lengths.cached) / floats(lengths.isl)).ravel()[0])
+    tokens = np.geomspace(16.0, 2.0**18, _TRANSFER_KNOTS)
+    sizes = Lengths(tokens, 1.0, tokens * hit)
     sender, receiver = (
-        Role(p.replica, Layouts.of([p.layout], column=False), np.array([float(p.replicas)]), p.blocks)
+        Role(p.replica, Layouts.of([p.layout], column=False), np.array([float(p.planned or p.replicas)]), p.blocks)
         for p in (prefill, decode)
     )
     times = prefill_times(prefill.replica, sender.layouts, sizes)
     link = handover(sender, receiver, sizes, times.chunks, TransferOptions())
-    through = times.own(0.0) * (1.0 - 1.0 / times.stretch)
-    seconds = link.seconds(0.0, times.own(0.0)) + through
-    return lambda tokens: float(np.interp(tokens, computed, seconds))
+    own = times.own(0.0)
+    through = own * (1.0 - 1.0 / times.stretch)
+    columns = (link.sending.egress, link.sending.ingress, own, link.pieces, through)
+    curves = [np.broadcast_to(column, tokens.shape) for column in columns]
+
+    @lru_cache(maxsize=4096)
+    def transfer(prompt: int) -> Transfer:
+        return Transfer(*(float(np.interp(prompt, tokens, curve)) for curve in curves))
+
+    return transfer

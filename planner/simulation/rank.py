@@ -222,8 +222,11 @@ class Rank:
     def _allocate(self, request: Request, hits: int, blocks: int) -> None:
         self.held_tokens += request.target - hits * self.engine.hash_tokens
         self.used_blocks += blocks
-        request.computed = 0
+        request.computed = request.found
         request.cached_blocks, request.fresh_blocks = hits, request.full_blocks - hits
+        if request.found and not request.preemptions and not request.ready:
+            request.hit_tokens = request.found
+            self.hit_tokens += request.found
         if self.cache is None:
             return
         if hits:

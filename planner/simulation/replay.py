@@ -95,7 +95,7 @@ def replay(
     hash_tokens = trace.hash_tokens if trace is not None else None
     deployed = _deployed(plan, replicas, lengths, hash_tokens)
     started = time.perf_counter()
-    stream = _stream(plan, job, lengths, traffic, trace)
+    stream = _stream(plan, job, traffic, trace)
     run = simulate(deployed, stream, progress=progress, max_requests=traffic.requests)
     summary = summarize(run, Target(job.slo.ttft, job.slo.tpot, job.slo.e2e))
     dropped = str(trace.report) if trace is not None and trace.report.malformed else None
@@ -145,18 +145,18 @@ def _lengths(job: Job, traffic: Traffic, *, cached: bool) -> Lengths:
     return Lengths(isl, osl, isl * job.workload.prefix_hit if cached else 0.0)
 
 
-def _stream(plan: Plan, job: Job, lengths: Lengths, traffic: Traffic, trace: Trace | None) -> Stream:
+def _stream(plan: Plan, job: Job, traffic: Traffic, trace: Trace | None) -> Stream:
     if trace is not None:
         return Replay(lambda: trace, traffic.speed, traffic.copies)
-    new_tokens = float(lengths.new.ravel()[0])
-    prompts = _distribution(new_tokens, traffic.spread)
+    hit = job.workload.prefix_hit
+    prompts = _distribution(float(traffic.isl or job.workload.isl), traffic.spread)
     outputs = _distribution(float(traffic.osl or job.workload.osl), traffic.spread)
     count = traffic.requests or _DEFAULT_REQUESTS
     concurrency = traffic.concurrency or (None if traffic.rate else job.workload.concurrency)
     if concurrency is not None:
-        return ClosedLoop(max(1, round(concurrency)), prompts, outputs, count, seed=traffic.seed)
+        return ClosedLoop(max(1, round(concurrency)), prompts, outputs, count, seed=traffic.seed, hit=hit)
     rate = traffic.rate or plan.predicted.request_rate
-    return OpenStream(_process(rate, traffic), prompts, outputs, count, seed=traffic.seed)
+    return OpenStream(_process(rate, traffic), prompts, outputs, count, seed=traffic.seed, hit=hit)
 
 
 def _process(rate: float, traffic: Traffic) -> EvenPoisson | Gamma | Deterministic | OnOff:

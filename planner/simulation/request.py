@@ -10,12 +10,13 @@ class Request:
 
     Parameters
     ----------
-    number : position in the stream, unique.
+    number : position in the stream, unique; below zero for background load (streams.Amid), which leaves no record.
     arrival : moment at which the user sends it.
     prompt, output : tokens in and out, both at least 1; the first output token ends the prefill.
     hash_ids : one id per ``hash_tokens`` tokens of the prompt (and, if known, of the output after it); equal
         ids mean an equal prefix up to and including that block. Only blocks that are full can be reused.
     session, turn : conversation that it belongs to (-1: none) and its turn, from 0.
+    found : prompt tokens whose KV is taken to be there wherever it goes, without a hash; at least one is computed.
     """
 
     __slots__ = (
@@ -27,6 +28,7 @@ class Request:
         "finish_at",
         "finished",
         "first_token",
+        "found",
         "fresh_blocks",
         "full_blocks",
         "generated",
@@ -58,6 +60,7 @@ class Request:
         hash_ids: Sequence[int] = (),
         session: int = -1,
         turn: int = 0,
+        found: int = 0,
     ) -> None:
         self.number = number
         self.arrival = arrival
@@ -66,6 +69,7 @@ class Request:
         self.hash_ids = hash_ids
         self.session = session
         self.turn = turn
+        self.found = min(found, prompt - 1)
         self.rank = -1  # attention rank that serves it, numbered over all replicas of the pool
         self.lane = -1  # pipeline micro-batch in which it decodes; -1 while it does not
         self.admitted = -1.0

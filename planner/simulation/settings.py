@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from planner.simulation.links import Transfer
 from planner.simulation.steps import StepModel
 
 
@@ -143,11 +144,11 @@ class Deployment:
     ----------
     serve : the aggregated pool, or the decode pool of a split.
     prefill : the pool that computes prompts, or None.
-    transfer : seconds to move the KV of a prompt of so many tokens from the prefill to the decode pool.
+    transfer : how the KV of a prompt of so many tokens goes from the prefill to the decode pool.
     answers_after_transfer : whether the user gets the first token from the decode pool, once it has the cache.
     """
 
     serve: Pool
     prefill: Pool | None = None
-    transfer: Callable[[int], float] = lambda tokens: 0.0
+    transfer: Callable[[int], Transfer] = lambda tokens: Transfer()
     answers_after_transfer: bool = False

@@ -9,6 +9,7 @@ from heapq import heappop, heappush
 from typing import Final, Protocol
 
 from planner.simulation.histogram import TimeHistogram
+from planner.simulation.links import Links
 from planner.simulation.rank import Rank
 from planner.simulation.records import Records
 from planner.simulation.replica import Replica, Shared
@@ -123,6 +124,7 @@ class Simulator:
         pools = [pool for pool in (deployment.prefill, deployment.serve) if pool is not None]
         self.sides = [Side(pool, i, self.run_state, exact, details) for i, pool in enumerate(pools)]
         self.run_state.pools = self.sides
+        self._links = Links(*(len(side.ranks) for side in (self.sides[0], self.sides[-1])))
         self._offset, self._look_wait = pools[0].offset, pools[0].look_wait
         self._progress = progress
         self._max_requests = max_requests
@@ -201,7 +203,10 @@ class Simulator:
     # -- requests --------------------------------------------------------------------------------------------
 
     def _arrive(self, request: Request) -> None:
-        """A request reaches the first pool."""
+        """A request reaches the first pool; background load is there to decode."""
+        if request.number < 0:
+            self._enqueue(request, len(self.sides) - 1, request.arrival)
+            return
         run = self.run_state
         run.submitted += 1
         run.last_arrival = max(run.last_arrival, request.arrival)
@@ -235,7 +240,8 @@ class Simulator:
         if self.deployment.prefill is None or request.output == 1:
             return False
         self._serial += 1
-        arrives = now + self.deployment.transfer(request.prompt)
+        transfer = self.deployment.transfer(request.prompt)
+        arrives = now + transfer.seconds(self._links.wait(now, request.rank, transfer))
         if self.deployment.answers_after_transfer:
             request.first_token = arrives
         heappush(self._events, (arrives, self._serial, TRANSFER, request, 0, 0, 0))
@@ -260,6 +266,8 @@ class Simulator:
         request.finished = now
         side = self.sides[0] if len(self.sides) == 1 or request.output == 1 else self.sides[1]
         side.router.loads[request.rank] -= 1
+        if request.number < 0:
+            return
         run = self.run_state
         run.records.add(request, self._offset - (self._look_wait if request.seen_late else 0.0))
         if self._enough is not None and self._enough(run.records):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from typing import TYPE_CHECKING
 
 from planner.simulation.request import Request
@@ -162,6 +163,7 @@ class OpenStream:
     Parameters
     ----------
     prompts, outputs : length distributions (tokens).
+    hit : share of each prompt whose KV is there already.
     """
 
     process: Arrivals
@@ -169,6 +171,7 @@ class OpenStream:
     outputs: Lengths
     count: int
     seed: int = 0
+    hit: float = 0.0
 
     def arrivals(self) -> Iterator[Request]:
         """Requests in the order of arrival."""
@@ -183,8 +186,67 @@ class OpenStream:
             )
             for gap, prompt, output in lengths:
                 now += gap
-                yield Request(number, now, prompt, output)
+                yield Request(number, now, prompt, output, found=round(self.hit * prompt))
                 number += 1
+
+    def after(self, request: Request, finished: float) -> Request | None:
+        """Nothing follows."""
+        return None
+
+
+@dataclass(frozen=True)
+class Amid:
+    """``stream`` as a system in full swing meets it: a batch that takes longer to fill than the stream lasts shows
+    nothing of its steady state.
+
+    ``standing`` requests of fixed lengths decode from the start, evenly far in their outputs; others join the decodes
+    by the same process while the first prompts are under way (``lead`` seconds) and after the last ones, for three
+    lifetimes at most. This background leaves no records. Its caches are there already, but for those that come after
+    the stream where ``prefills``: in an aggregated pool their prompts are part of everybody's pace.
+    """
+
+    stream: OpenStream
+    prompt: int
+    output: int
+    standing: int
+    lead: float
+    prefills: bool = False
+
+    def arrivals(self) -> Iterator[Request]:
+        """Requests in the order of arrival."""
+        import numpy as np
+
+        rng = np.random.default_rng((self.stream.seed, self.standing))
+        standing = (self._one(i, 0.0, self._done(i)) for i in range(self.standing))
+        last = 0.0
+        for request in merge(standing, self._joining(rng), self.stream.arrivals(), key=lambda one: one.arrival):
+            last = max(last, request.arrival)
+            yield request
+        after = self.standing + BATCH
+        for _ in range(3):
+            for index, gap in enumerate(self.stream.process.gaps(rng, self.standing)):
+                last += gap
+                yield self._one(after + index, last + self.lead, 0, ready=not self.prefills)
+            after += self.standing
+
+    def _joining(self, rng: Rng) -> Iterator[Request]:
+        now = 0.0
+        for index, gap in enumerate(self.stream.process.gaps(rng, BATCH)):
+            now += gap
+            if now > self.lead:
+                return
+            yield self._one(self.standing + index, now, 0)
+
+    def _done(self, index: int) -> int:
+        """Output tokens that a standing request has had: the golden ratio gives every rank all ages, whatever the
+        router makes of the order."""
+        return max(min(int(self.output * ((index + 0.5) * 0.6180339887498949 % 1.0)), self.output - 2), 0)
+
+    def _one(self, index: int, arrival: float, done: int, *, ready: bool = True) -> Request:
+        found = round(self.stream.hit * self.prompt)
+        request = Request(-1 - index, arrival, self.prompt + done, self.output - done, found=found)
+        request.ready = ready
+        return request
 
     def after(self, request: Request, finished: float) -> Request | None:
         """Nothing follows."""
@@ -199,6 +261,7 @@ class ClosedLoop:
     ----------
     count : requests in all.
     think : mean think time (s); 0 keeps ``users`` requests in the system, as ``--max-concurrency`` does.
+    hit : share of each prompt whose KV is there already.
     """
 
     users: int
@@ -207,6 +270,7 @@ class ClosedLoop:
     count: int
     think: float = 0.0
     seed: int = 0
+    hit: float = 0.0
     _made: int = field(default=0, init=False, repr=False)
     _lengths: Iterator[tuple[int, int, float]] = field(init=False, repr=False)
 
@@ -224,7 +288,8 @@ class ClosedLoop:
     def _make(self, now: float, think: bool) -> Request:
         prompt, output, pause = next(self._lengths)
         self._made += 1
-        return Request(self._made - 1, now + (pause if think else 0.0), prompt, output)
+        found = round(self.hit * prompt)
+        return Request(self._made - 1, now + (pause if think else 0.0), prompt, output, found=found)
 
     def _draw(self) -> Iterator[tuple[int, int, float]]:
         import numpy as np

@@ -19,7 +19,7 @@ from planner.search.search import search
 from planner.search.split_metrics import roles_of, state_metrics
 from planner.serving.engine import load_engine
 from planner.serving.layout import Layout
-from planner.serving.pd import open_split
+from planner.serving.pd import open_split, paired
 from planner.serving.replica import Replica
 
 MODEL = load_model("meta-llama/Llama-3.1-8B")
@@ -103,3 +103,20 @@ def test_a_split_plan_is_the_best_of_brute_force_over_counts_layouts_and_rates()
             carried = max(carried, float(rate)) if any(within) else carried
     assert best.rate == pytest.approx(carried, rel=0.012)
     assert best.rate >= carried * (1 - 1e-3)
+
+
+def test_where_more_requests_emit_less_a_pool_stays_below() -> None:
+    # fp8 weights widened on an A100: beyond 54 requests the products take another tile, and TPOT grows faster than the
+    # batch. 30 ms allow 62 requests, which emit less.
+    limits = {"ttft": 1.0, "tpot": 0.03, "weights": ("fp8",), "kv": ("bf16",), "max_gpus_per_replica": 1}
+    sides = [supply("h100-sxm", 3), supply("a100-sxm-80gb", 3)]
+    best = search(MODEL, ENGINE, sides, job(3000, 150, modes=("pd",), **limits)).ranked[0]  # type: ignore[arg-type]
+    first, second = best.pools
+    assert (first.replica.accelerator.id, second.replica.accelerator.id) == ("h100-sxm", "a100-sxm-80gb")
+    roles = roles_of(first.replica, second.replica, [(Layout(1), Layout(1), 3, 3)])
+    pair = paired(*roles, best.lengths)
+    batches = np.geomspace(1.0, 62.0, 400)
+    rates = [3 * b / (149 * float(pair.table.at(np.array([b]))[0])) for b in batches]
+    assert max(rates) > 1.01 * rates[-1]
+    assert best.rate == pytest.approx(max(rates), rel=5e-3)
+    assert float(pair.open(np.array([0.999 * max(rates)])).batch[0]) < 56

@@ -10,12 +10,17 @@ from planner_cases import job, one, supply
 
 from planner.architecture.catalog import load_model
 from planner.job.job import Job
+from planner.search.candidates import lengths_of
 from planner.search.ranking import Candidate, Outcome, rank_key
 from planner.search.search import search
 from planner.serving.engine import load_engine
 from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.queueing import mean_wait_deterministic
 from planner.simulation.check import PROBLEM, TOLERANCE, check, performance, recheck, simulated_replicas
+from planner.simulation.deploy import Served, deployment
+from planner.simulation.metrics import summarize
+from planner.simulation.simulator import simulate
+from planner.simulation.streams import EvenPoisson, Fixed, OpenStream
 
 MODEL = load_model("meta-llama/Llama-3.1-8B")
 PRECISION = {"weights": ("bf16",), "kv": ("bf16",)}
@@ -45,6 +50,16 @@ def test_prediction_and_simulation_agree_at_a_light_load(engine):
         assert getattr(seen.ttft_ms, statistic) == pytest.approx(predicted.ttft[statistic] * 1e3, rel=0.08)
         assert getattr(seen.tpot_ms, statistic) == pytest.approx(predicted.tpot[statistic] * 1e3, rel=0.03)
         assert getattr(seen.e2e_ms, statistic) == pytest.approx(predicted.e2e[statistic] * 1e3, rel=0.03)
+
+
+@pytest.mark.parametrize("mode", ["aggregated", "pd"])
+def test_prefix_hits_spare_prefill_but_decodes_read_the_whole_context(mode):
+    asked = job(16_000, 300, rate=1.0, prefix_hit=0.9, modes=(mode,), **PRECISION)
+    candidate = best(asked, gpus=2)
+    predicted, seen = candidate.per_replica, performance(check(candidate, asked))
+    assert seen is not None
+    assert seen.tpot_ms.mean == pytest.approx(predicted.tpot["mean"] * 1e3, rel=0.12)
+    assert seen.ttft_ms.mean == pytest.approx(predicted.ttft["mean"] * 1e3, rel=0.15)
 
 
 @pytest.mark.parametrize("load", [0.3, 0.5, 0.65])
@@ -188,3 +203,19 @@ def test_a_limit_that_is_passed_within_the_error_of_the_simulation_is_said():
         ((_, verdict),) = recheck(Outcome(ranked=[candidate]), limited)
         assert verdict is not None
         assert ["2.0% over" in note for note in verdict.notes] == [True] * said
+
+
+def test_a_run_too_short_to_fill_the_batch_starts_in_full_swing(monkeypatch):
+    """From an empty system 500 requests, two lifetimes of the batch, would find a TPOT 15 % too good."""
+    monkeypatch.setattr("planner.simulation.check._MOST", 500)
+    asked = job(50, 500, rate=28.0, **PRECISION)
+    candidate = best(asked)
+    running = candidate.per_replica.batch
+    assert running > 200
+    checked = check(candidate, asked)
+    deployed = deployment(Served(candidate.replica, candidate.layout, 1, lengths_of(asked.workload)), 0.016)
+    stream = OpenStream(EvenPoisson(28.0), Fixed(50), Fixed(500), round(9 * running), seed=3)
+    steady = summarize(simulate(deployed, stream, details=False), warm_up=0.4)
+    assert checked.summary.measured == 375  # the background leaves no records
+    assert checked.summary.tpot.mean == pytest.approx(steady.tpot.mean, rel=0.04)
+    assert checked.summary.ttft.p95 == pytest.approx(steady.ttft.p95, rel=0.1)

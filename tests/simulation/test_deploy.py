@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from planner_cases import one, plain_engine, replica, tiny
 
+from planner.cost.collective import point_to_point_seconds
 from planner.serving.engine import load_engine
 from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
 from planner.simulation.deploy import Served, deployment, step_model
+from planner.simulation.deploy_split import transfer_of
 from planner.simulation.settings import Policy, Routing
 
 LLAMA = "meta-llama/Llama-3.1-8B"
@@ -125,3 +128,17 @@ def test_attention_ranks_and_stages_reach_the_pool():
     pool = deployment(served("deepseek-ai/DeepSeek-R1", 1, 8, 1, 8), tpot=0.02).serve
     assert (pool.attention_dp, pool.stages) == (8, 1)
     assert deployment(served(LLAMA, 1, 1, 2), tpot=0.02).serve.stages == 2
+
+
+def test_a_part_of_a_split_plan_sends_its_caches_as_the_whole_plan_does():
+    # Two GPUs would share a domain of eight; twelve and twelve do not.
+    alone, part = (
+        transfer_of(*(replace(served(), planned=count) for _ in range(2)))(4000).egress for count in (None, 12)
+    )
+    near, far = (point_to_point_seconds(4000 * 131_072, across=across, **links()) for across in (False, True))
+    assert (alone, part) == (pytest.approx(float(near), rel=0.01), pytest.approx(float(far), rel=0.01))
+
+
+def links() -> dict[str, Any]:
+    case = replica(LLAMA)
+    return {"topology": case.topology, "efficiency": case.efficiency}

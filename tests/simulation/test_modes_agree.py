@@ -20,6 +20,7 @@ from planner.simulation import (
     Routing,
     Run,
     Target,
+    Transfer,
     simulate,
     summarize,
 )
@@ -135,7 +136,7 @@ def test_both_modes_agree_with_split_pools(data, stream):
     deployment = Deployment(
         data.draw(pools(Policy.VLLM)),
         prefill=data.draw(pools(Policy.VLLM)),
-        transfer=lambda tokens: 1e-3 + 1e-6 * tokens,
+        transfer=lambda tokens: Transfer(egress=1e-3 + 1e-6 * tokens),
     )
     fast = simulate(deployment, Listed(stream))
     exact = simulate(deployment, Listed(stream), exact=True)

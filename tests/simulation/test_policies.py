@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planner.simulation import AffineSteps, Deployment, EngineSettings, Policy, Pool, Request, Routing, simulate
+from planner.simulation.links import Transfer
 from planner.simulation.streams import ClosedLoop, Fixed
 
 # One second per iteration, one more per 100 prompt tokens: times can be read off.
@@ -154,6 +155,34 @@ def test_prefix_aware_routing_follows_the_cache():
 def test_split_pools_hand_over_after_the_transfer():
     serve, prefill = Pool(STEPS), Pool(STEPS)
     (a,) = requests = [Request(0, 0.0, 100, 3)]
-    simulate(Deployment(serve, prefill, lambda tokens: tokens * 1e-3), Given(*requests))
+    simulate(Deployment(serve, prefill, lambda tokens: Transfer(egress=tokens * 1e-3)), Given(*requests))
     assert a.first_token == 2.0
     assert a.finished == pytest.approx(2.0 + 0.1 + 2.0)
+
+
+def test_caches_queue_for_the_link_of_the_rank_that_computed_them():
+    # Both prompts end at 3 s; each cache keeps the link of that rank, or of the only receiver, busy for 5 s.
+    for pools, busy in (((1, 2), Transfer(egress=5.0)), ((2, 1), Transfer(ingress=5.0))):
+        prefill, serve = (Pool(STEPS, replicas=count) for count in pools)
+        both = [Request(i, 0.0, 100, 1 + 1) for i in range(2)]
+        simulate(Deployment(serve, prefill, lambda tokens, busy=busy: busy), Given(*both))
+        done = 3.0 if pools == (1, 2) else 2.0
+        assert [r.finished for r in both] == pytest.approx([done + 5 + 1, done + 10 + 1])
+
+
+def test_what_a_prefill_hides_is_neither_the_last_piece_nor_what_the_link_is_too_slow_for():
+    # 10 s on the wire beside 4 s of prefill in 5 pieces: 3.2 s are hidden, 6.8 are not; beside 40 s only a fifth shows.
+    assert Transfer(10.0, 1.0, 4.0, 5.0).seconds(0.0) == pytest.approx(6.8)
+    assert Transfer(10.0, 1.0, 40.0, 5.0, through=1.0).seconds(5.0) == pytest.approx(3.0 + 1.0)
+
+
+def test_assumed_prefix_hits_are_not_computed_but_held():
+    (cold,) = run(EngineSettings(), (0.0, 100, 4))
+    warm = Request(0, 0.0, 100, 4, found=60)
+    simulate(Deployment(Pool(STEPS)), Given(warm))
+    assert (cold.first_token, warm.first_token) == (2.0, 1.4)
+    assert warm.hit_tokens == 60
+    # 1,000 tokens of memory hold nine such requests at once, whatever share of their prompts is found.
+    many = [Request(i, 0.0, 100, 4, found=60) for i in range(12)]
+    simulate(Deployment(Pool(AffineSteps(1.0, 0.0, 0.0, 0.01, 0.0, kv_tokens=1000, max_sequences=99))), Given(*many))
+    assert sum(r.admitted == 0.0 for r in many) in (8, 9)
