@@ -55,8 +55,9 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
         receivers += [decode_pool(*member, job.slo, lengths, pruned=closed) for member in members]
     if "af" in job.modes:
         plain = [member for member in members if member[2].replica.speculation is None]
-        receivers += attention_ffn_pools(plain, job.slo, lengths, outcome.rejections)
-        outcome.exhaustive = False  # of each number of workers only the best cut goes on
+        halved = list(attention_ffn_pools(plain, job.slo, lengths, outcome.rejections))
+        receivers += halved
+        outcome.exhaustive &= not halved  # of each number of workers only the best cut goes on
     pairs = [
         (prefill, decode) for prefill in senders for decode in receivers
         if decode is not None and compatible(prefill.family.replica, decode.family.replica)
@@ -189,9 +190,11 @@ def _matches(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcom
     for i, j in np.ndindex(shape[0], shape[2]):
         table = score[i, :, j, :]
         order = np.argwhere(np.isfinite(table)) if every else [np.unravel_index(table.argmin(), table.shape)]
+        seen: set[tuple[float, float]] = set()  # shares of little room round to the same count
         for a, b in order:
-            if np.isfinite(table[a, b]):
-                n_prefill, n_decode, rate = (float(x[i, a, j, b]) for x in counts)
+            n_prefill, n_decode, rate = (float(x[i, a, j, b]) for x in counts)
+            if np.isfinite(table[a, b]) and (n_prefill, n_decode) not in seen:
+                seen.add((n_prefill, n_decode))
                 yield Match(prefill, decode, i, j, int(n_prefill), int(n_decode), rate, float(table[a, b]))
 
 
