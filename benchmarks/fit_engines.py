@@ -48,6 +48,7 @@ KNOBS = [
     Knob("step", 1e-3, 0.5, old=False),
     Knob("sequence", 10e-6, 0.5, old=False),
     Knob("layer_gap", 20e-6, 0.4, old=False),
+    Knob("layer_gap", 20e-6, 0.4, old=False, vendor="AMD"),
     Knob("latent_gap", 15e-6, 0.5, old=False),
     Knob("recurrent_gap", 30e-6, 0.5, old=False),
     Knob("sparse_gap", 10e-6, 0.5, old=False),
@@ -191,10 +192,7 @@ def bands_text(points: Sequence[Measured], found: Sequence[Estimate], day: str) 
         "# deployments of several pools (pd) have a band of their own, whatever the family.",
         f'source = "benchmarks/fit_engines.py on validation/points.csv"\nfitted = "{day}"',
     ]
-    spans = {
-        family: {name: span_of(r) for name, r in table.items()}
-        for family, table in sorted(ratios.items())
-    }
+    spans = {family: {name: span_of(r) for name, r in table.items()} for family, table in sorted(ratios.items())}
     single = [span for key, span in spans.items() if key not in ("pd", "af")]
     other = {name: (min(s[name][0] for s in single), max(s[name][1] for s in single)) for name in BAND_NAMES}
     for family, span in [*spans.items(), ("other", other)]:
@@ -262,7 +260,7 @@ def write_constants(theta: Theta) -> None:
             path = folder / f"{engine}.toml"
             text = path.read_text(encoding="utf-8")
             header = f"era.{section}" if knob.old and "[[era]]" in text else section
-            header += f".vendor.{knob.vendor}" if knob.vendor else ""
+            header = f"vendor.{knob.vendor}.{header}" if knob.vendor else header
             path.write_text(with_value(text, header, key, float(f"{value * scale:.3g}")), encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from planner.cost.attention import (
     latent_prefill_seconds,
 )
 from planner.cost.collective import (
+    USUAL_REDUCE,
     Topology,
     all_gather_seconds,
     all_reduce_seconds,
@@ -286,7 +287,11 @@ def _collective(rows: Rows, gpu: str, efficiency: Efficiency) -> np.ndarray:
     op = str(rows["op"][0])
     if op == "all_reduce":
         return all_reduce_seconds(
-            rows["bytes"], rows["n_gpus"], topology=topology, efficiency=efficiency, custom_kernel=rows.kind == "custom"
+            rows["bytes"],
+            rows["n_gpus"],
+            topology=topology,
+            efficiency=efficiency,
+            custom_kernel=USUAL_REDUCE if rows.kind == "custom" else None,
         )
     return COLLECTIVES[op](rows["bytes"], rows["n_gpus"], topology=topology, efficiency=efficiency)
 

@@ -6,7 +6,7 @@ than the L2 cache, so weights and caches come cold from memory as in serving and
 graph; the median of three replays counts. Products are cuBLASLt's, decode attention is FlashInfer's paged kernel on
 tensor cores, prefill cuDNN's and FlashAttention-2's. ``decode_step`` is a whole iteration of a Llama-3.1-8B-shaped
 model (32 layers, head, argmax; random weights, 16 tokens a page) in one graph: what an engine runs on the GPU,
-without its host.
+without its host. Steps with drafts, chunks and experts: score_steps.py.
 
     python benchmarks/score_kernels.py
 """

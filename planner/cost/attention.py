@@ -123,6 +123,28 @@ _FULL_TILE = 64.0
 """Rows of a warp-group matrix product (Hopper wgmma m64)."""
 
 
+def _padded_rows(share: Array, queries: Array, efficiency: Efficiency) -> Array:
+    """Rows of the matrix unit, over the share of its peak at which they run, that ``queries`` of each sequence and
+    ``share`` heads for each KV head take up.
+
+    A lone query runs at the low rate of small groups, rounded to ``group`` rows, unless it fills a tile by itself: then
+    as the absorbed latent kernels do. Further queries of a draft are rows of the same tile: more small groups or full
+    tiles, whichever is less, and no less than one query (flat to 64 rows on an H200: benchmarks/score_steps.py).
+    """
+    constants, full = efficiency.decode, efficiency.latent_decode.compute
+
+    def groups(rows: Array) -> Array:
+        padded = np.ceil(rows / constants.group) * constants.group
+        return padded / np.where(rows >= _FULL_TILE, full, constants.compute)
+
+    alone = groups(share)
+    if np.all(queries == 1.0):
+        return alone
+    rows = share * queries
+    tiled = np.maximum(np.ceil(rows / constants.group) * constants.group, _FULL_TILE) / full
+    return np.maximum(alone, np.minimum(groups(rows), tiled))
+
+
 def attention_decode_seconds(
     sequences: ArrayLike,
     context: ArrayLike,
@@ -135,34 +157,38 @@ def attention_decode_seconds(
     accelerator: Accelerator,
     efficiency: Efficiency,
     window: ArrayLike | None = None,
+    queries: ArrayLike = 1.0,
     widest_group: float | None = None,
     flash2: bool = False,
     launch: Seconds | None = None,
     cache_hot: bool = False,
 ) -> Array:
-    """Seconds of attention of one query per sequence over ``context`` cached tokens (COST_MODEL.md point 3).
+    """Seconds of attention of few queries per sequence over ``context`` cached tokens (COST_MODEL.md point 3).
 
-    KV bytes/(em*BW), at least one chunk on one unit, against the FLOPs of query groups padded to the matrix
-    unit. ``widest_group``: queries per KV head that the tensor-core kernel serves (TensorRT-LLM: 32); wider
-    groups fall back to scalar units. None = no limit (FlashAttention, FlashInfer). ``flash2``: FlashAttention-2 over a
-    paged cache splits the keys of a sequence only where several queries share a KV head, and joins the pieces in a
-    kernel of its own (two launches); a head of its own is read by one unit from end to end.
+    KV bytes/(em*BW), at least one chunk on one unit, against the FLOPs of query groups padded to the matrix unit.
+
+    Parameters
+    ----------
+    queries : of each sequence, which share its cache; more than one where a draft is checked. They are rows of the
+        tile that the heads of a KV head stand in, and cost next to nothing until it is full.
+    widest_group : queries per KV head that the tensor-core kernel serves (TensorRT-LLM: 32); wider groups fall back to
+        scalar units. None = no limit (FlashAttention, FlashInfer).
+    flash2 : FlashAttention-2 over a paged cache splits the keys of a sequence only where several queries share a KV
+        head, and joins the pieces in a kernel of its own (two launches); a head of its own is read by one unit from end
+        to end.
     """
     s, c, h, kv = array(sequences), array(context), array(heads), array(kv_heads)
     if window is not None:
         c = np.minimum(c, array(window))
-    constants = efficiency.decode
+    constants, n = efficiency.decode, array(queries)
     width = head_dim + value_dim
     keys = s * kv * c
     share = h / kv
-    group = np.ceil(share / constants.group) * constants.group
-    # Queries that fill a tile of the matrix unit by themselves run as the absorbed latent kernels do.
-    rate = np.where(share >= _FULL_TILE, efficiency.latent_decode.compute, constants.compute)
-    compute = keys * group * (2.0 * width / (rate * peak_flops("bf16", accelerator)))
+    compute = keys * _padded_rows(share, n, efficiency) * (2.0 * width / peak_flops("bf16", accelerator))
     if widest_group is not None:
-        scalar = keys * share * (2.0 * width / (constants.wide * work_units(accelerator)))
-        compute = np.where(share > widest_group, np.maximum(compute, scalar), compute)
-    traffic = keys * (width * kv_bytes) + (s * h * (width * 2.0)) * (c > 0)
+        scalar = keys * share * n * (2.0 * width / (constants.wide * work_units(accelerator)))
+        compute = np.where(share * n > widest_group, np.maximum(compute, scalar), compute)
+    traffic = keys * (width * kv_bytes) + (s * h * n * (width * 2.0)) * (c > 0)
     start = constants.launch if launch is None else launch
     splits, starts = array(constants.splits), array(start)
     if flash2:

@@ -22,6 +22,7 @@ class Topology:
 
     ``pair_bandwidth`` is that of one pair of GPUs: below ``bandwidth`` on a full mesh of links.
     ``shared_host``: the domain is a PCIe host, whose root complex all ranks share.
+    ``memory_bandwidth``: of the memory of one GPU.
     """
 
     bandwidth: BytesPerSecond
@@ -31,6 +32,7 @@ class Topology:
     network_bandwidth: BytesPerSecond
     network_latency: Seconds
     pair_bandwidth: BytesPerSecond
+    memory_bandwidth: BytesPerSecond
     shared_host: bool = False
 
     @classmethod
@@ -46,8 +48,33 @@ class Topology:
             network_bandwidth=accelerator.network_bandwidth or _PCIE / 2,
             network_latency=_NETWORK_LATENCY,
             pair_bandwidth=link.pair_bandwidth if linked else _PCIE,
+            memory_bandwidth=accelerator.memory_bandwidth,
             shared_host=not linked or link.kind.lower().startswith("pcie"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceKernel:
+    """How an engine's own all-reduce inside a domain departs from the usual one (`CollectiveConstants.custom_*`).
+
+    Attributes
+    ----------
+    two_phase : share of the link when the kernel reduces, then gathers; 0 for the usual one's.
+    wire_bits : bits of an element on the wire, its scale aside; below 16 large messages are quantised on their way.
+    """
+
+    two_phase: float = 0.0
+    wire_bits: float = 16.0
+
+
+USUAL_REDUCE = ReduceKernel()
+
+# Quantised all-reduce (QuickReduce: two phases, a 16-bit scale for 32 elements), by eye from the published kernel times
+# in tests/cost/data/all_reduce_amd.csv. Engines switch to it from 1 to 2 MB on, about where it begins to pay.
+_QUANTISED_START = 20e-6
+_QUANTISED_LINK = 0.68
+_QUANTISED_MEMORY = 0.04  # bytes/s that a GPU packs and unpacks over its memory bandwidth
+_SCALE_BITS = 16.0 / 32.0
 
 
 def _inside(ranks: Array, topology: Topology) -> tuple[Array, Array]:
@@ -90,12 +117,26 @@ def _finish(total: Array, ranks: Array, size: Array) -> Array:
     return np.where((ranks > 1) & (size > 0), total, 0.0)
 
 
-def _custom(size: Array, local: Array, link: Array, constants: CollectiveConstants, launch: Seconds | None) -> Array:
+def _custom(
+    size: Array,
+    local: Array,
+    link: Array,
+    constants: CollectiveConstants,
+    launch: Seconds | None,
+    kernel: ReduceKernel,
+    topology: Topology,
+) -> Array:
     """The engines' one-kernel all-reduce: every rank reads all others, or reduces its part and gathers."""
+    wire = 2.0 * size * (local - 1.0) / local
     direct = size * (local - 1.0) / (constants.custom_direct * link)
-    two_phase = 2.0 * size * (local - 1.0) / local / (constants.custom_two_phase * link)
+    two_phase = wire / ((kernel.two_phase or constants.custom_two_phase) * link)
     start = constants.custom_start if launch is None else launch
-    return start + constants.custom_hop * (local - 1.0) + np.minimum(direct, two_phase)
+    plain = start + constants.custom_hop * (local - 1.0) + np.minimum(direct, two_phase)
+    if kernel.wire_bits >= 16.0:
+        return plain
+    packed = wire * ((kernel.wire_bits + _SCALE_BITS) / 16.0) / (_QUANTISED_LINK * link)
+    quantised = _QUANTISED_START + np.maximum(packed, size / (_QUANTISED_MEMORY * topology.memory_bandwidth))
+    return np.minimum(plain, quantised)
 
 
 def all_reduce_seconds(
@@ -104,14 +145,14 @@ def all_reduce_seconds(
     *,
     topology: Topology,
     efficiency: Efficiency,
-    custom_kernel: bool = True,
+    custom_kernel: ReduceKernel | None = USUAL_REDUCE,
     launch: Seconds | None = None,
 ) -> Array:
     """Seconds to sum ``message_bytes`` over ``ranks``; exactly 0 for one rank.
 
     Library: 2*(n-1) hops and wire bytes 2*S*(n-1)/n + own*S/n, fewer where the switch reduces.
-    ``custom_kernel`` also allows the engines' own kernel inside a domain. Across domains: reduce-scatter
-    inside, all-reduce of 1/n of the message between NICs, all-gather inside.
+    ``custom_kernel`` also allows an engine's own kernel inside a domain; none leaves the library's. Across domains:
+    reduce-scatter inside, all-reduce of 1/n of the message between NICs, all-gather inside.
     """
     size, n = array(message_bytes), array(ranks)
     constants = efficiency.collective
@@ -121,8 +162,8 @@ def all_reduce_seconds(
     wire = size * (2.0 * (local - 1.0) + constants.own) / (local * gain)
     total = _stream(wire, link, constants) + 2.0 * _hops(local, topology, constants)
     total = total + (constants.start if launch is None else launch)
-    if custom_kernel:
-        total = np.minimum(total, _custom(size, local, link, constants, launch))
+    if custom_kernel is not None:
+        total = np.minimum(total, _custom(size, local, link, constants, launch, custom_kernel, topology))
     across = _network(2.0 * size / local * (domains - 1.0) / domains, domains, topology, constants)
     return _finish(total + across, n, size)
 

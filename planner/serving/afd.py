@@ -192,7 +192,8 @@ class AttentionFfn:
     def stages(self, workers: Workers, requests: Array, lengths: Lengths) -> Stages:
         """Evaluate ``requests`` running over all attention workers [rows], evenly but for chance in their lengths."""
         micro = requests / workers.micro_batches
-        own = micro / workers.ranks
+        # Requests are whole: where there are fewer than ranks, some rank still has one.
+        own = np.maximum(micro / workers.ranks, np.minimum(micro, 1.0))
         return self.stages_of(workers, own, micro, lengths.decode_context, barrier(own, workers.ranks, lengths))
 
     def stages_of(

@@ -60,9 +60,7 @@ def merge_seconds(
     def both(links: Topology, cp: Array) -> Array:
         options = _links(replica, links)
         asked = all_gather_seconds(queries * heads * (key_width * ACTIVATION_BYTES), cp, **options)
-        answered = all_to_all_seconds(
-            queries * heads * (value_width * ACTIVATION_BYTES + _LSE_BYTES), cp, **options
-        )
+        answered = all_to_all_seconds(queries * heads * (value_width * ACTIVATION_BYTES + _LSE_BYTES), cp, **options)
         return asked + answered
 
     return _between(replica, layouts, both)

@@ -101,5 +101,3 @@ def _running(target: Replica, model: Model) -> Replica:
     """The draft as a replica of the target's engine: it schedules nothing, so that its host work is small."""
     engine = replace(target.engine, step=target.engine.draft_step, sequence=0.0)
     return replace(target, model=model, engine=engine, speculation=None)
-
-

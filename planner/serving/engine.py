@@ -9,22 +9,16 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from planner.catalog.files import catalog_root
+from planner.cost.collective import USUAL_REDUCE, ReduceKernel
 from planner.errors import InputError, UnknownNameError
 from planner.job.tuning import Tuning
 from planner.units import GIB, Bytes, Seconds
-
-
-class Recipe(NamedTuple):
-    """Settings of published launch commands that delay the first token: see `Engine`."""
-
-    decode_steps: float
-    receive_interval: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +53,15 @@ class Engine:
         waits the half of ``receive_interval`` for the scheduler to look at its queue, since that many pass between
         two looks.
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
-    expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``, on AMD
-        in ``exchange_start_amd``), "fastest" takes gather and reduce-scatter where that is less.
+    reduce_kernel : how the engine's own all-reduce departs from the usual one, see cost/collective.py.
+    expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
+        takes gather and reduce-scatter where that is less.
     cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
     draft_step : host work of one drafting pass of speculative decoding.
     handover_steps : decode iterations that a request passes in the queues of a decode worker before it runs.
     transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
-    vendor, recipes : the vendor of the GPUs it runs on (empty: any), and what the recipes published for a vendor
-        change; see `on`.
+    vendor, variants : the vendor of the GPUs it runs on (empty: any), and the fields that its kernels and published
+        recipes change by vendor, with what every vendor has there; see `on`.
     transfer_pieces : how the KV cache of a prompt leaves a prefill worker: whole, by chunk or by layer; ``kv_transfer``
         the same as the user has it, and ``kv_compression`` its bytes over those on the wire (0: as they are).
     """
@@ -105,13 +100,13 @@ class Engine:
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
     exchange_start: Seconds = 0.0
-    exchange_start_amd: Seconds = 0.0
     cache_math: bool = False
     transfer_stages: bool = True
     handover_steps: float = 0.0
     vendor: str = ""
     receive_interval: float = 1.0
-    recipes: tuple[tuple[str, Recipe], ...] = ()
+    variants: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+    reduce_kernel: ReduceKernel = USUAL_REDUCE
     draft_step: Seconds = 0.0
     context_exchange: Literal["gather", "ring"] = "gather"
     communication_overlap: float = 0.0
@@ -122,10 +117,9 @@ class Engine:
     kv_compression: float = 0.0
 
     def on(self, vendor: str) -> Engine:
-        """The engine as the published recipes for GPUs of ``vendor`` run it; any other vendor keeps the usual ones."""
-        recipes = dict(self.recipes)
-        recipe = recipes.get(vendor, recipes.get("", Recipe(self.decode_steps, self.receive_interval)))
-        return replace(self, vendor=vendor, **recipe._asdict())
+        """The engine on GPUs of ``vendor``: with the kernels and by the recipes it has there, else as everywhere."""
+        variants = dict(self.variants)
+        return replace(self, vendor=vendor, **dict(variants.get(vendor, variants.get("", ()))))
 
     def tuned(self, tuning: Tuning) -> Engine:
         """The profile with what the user knows better."""
@@ -167,18 +161,43 @@ def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine
     profiles = _profiles(extra)
     if name not in profiles:
         raise UnknownNameError("engine", name, profiles, listing="planner catalog engines")
-    merged: dict[str, dict[str, Any]] = {}
+    merged: dict[str, Any] = {}
     for stem in ("default", name):
         data = _read(profiles[stem])
         eras = data.pop("era", [])
         for layer in (data, *(era for era in eras if _of_era(era, name, version, date))):
-            for section, values in layer.items():
-                if isinstance(values, dict):
-                    merged.setdefault(section, {}).update(values)
+            _merge(merged, layer)
+    vendors = merged.pop("vendor", {})
     try:
-        return _engine(name, merged)
+        return _with_variants(
+            _engine(name, merged), {vendor: _engine(name, _departed(merged, of)) for vendor, of in vendors.items()}
+        )
     except KeyError as missing:
         raise InputError(f"engine profile {name!r}: no value for {missing}", hint=str(profiles[name])) from None
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """Lay ``layer`` over ``into``, table by table."""
+    for key, value in layer.items():
+        if isinstance(value, dict):
+            _merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
+
+
+def _departed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    _merge(merged, data)
+    _merge(merged, changes)
+    return merged
+
+
+def _with_variants(engine: Engine, by_vendor: Mapping[str, Engine]) -> Engine:
+    """The engine, which knows what it is on GPUs of each vendor."""
+    known = {"": engine, **by_vendor}
+    names = [f.name for f in fields(Engine) if len({getattr(e, f.name) for e in known.values()}) > 1]
+    variants = tuple((vendor, tuple((name, getattr(e, name)) for name in names)) for vendor, e in known.items())
+    return replace(engine, variants=variants)
 
 
 def _of_era(era: Mapping[str, Any], engine: str, version: str, date: str) -> bool:
@@ -206,10 +225,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"engine profile {path.name}: {problem}") from None
 
 
-def _recipe(first_token: Mapping[str, Any]) -> Recipe:
-    return Recipe(*(float(first_token[name]) for name in Recipe._fields))
-
-
 def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
     batching, memory, overhead, first = (
         data["batching"],
@@ -218,8 +233,6 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         data["first_token"],
     )
     kernels = data["kernels"]
-    recipe = _recipe(first)
-    recipes = {vendor: _recipe({**first, **changes}) for vendor, changes in first.get("vendor", {}).items()}
     return Engine(
         id=name,
         policy=str(batching["policy"]),
@@ -250,7 +263,8 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         collective_wait=kernels["collective_wait_us"] * 1e-6,
         evenness=float(kernels["expert_evenness"]),
         offset=first["offset_ms"] * 1e-3,
-        **recipe._asdict(),
+        decode_steps=float(first["decode_steps"]),
+        receive_interval=float(first["receive_interval"]),
         burst_rounds=float(first["burst_rounds"]),
         transfer_pieces=data["transfer"]["pieces"],
         handover_steps=float(data["transfer"]["handover_steps"]),
@@ -258,9 +272,8 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         context_exchange=data["context"]["exchange"],
         expert_exchange=data["experts"]["exchange"],
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
-        exchange_start_amd=data["experts"]["exchange_start_amd_us"] * 1e-6,
         cache_math=bool(kernels["attention_in_cache_type"]),
-        recipes=(("", recipe), *recipes.items()),
+        reduce_kernel=ReduceKernel(float(kernels["two_phase_reduce"]), float(kernels["reduce_wire_bits"])),
         draft_step=overhead["draft_step_us"] * 1e-6,
         communication_overlap=float(kernels["communication_overlap"]),
         two_batch_overlap=bool(data["experts"]["two_batch_overlap"]),

@@ -87,11 +87,12 @@ def _rows(split: AttentionFfn, points: Sequence[Point], rows: list[list[float]])
     if not points:
         return
     a, tp, dp, f, ffn_tp, ep, m = np.array(rows).T
-    workers = Workers(a, tp, dp, f, ep, np.maximum(ffn_tp, ep), m)
     lengths = Lengths(np.array([p.isl for p in points]), np.array([p.osl for p in points]))
     requests = np.array([p.concurrency for p in points])
+    m = np.minimum(m, np.maximum(np.floor(requests), 1.0))  # a micro-batch holds whole requests
+    workers = Workers(a, tp, dp, f, ep, np.maximum(ffn_tp, ep), m)
     held, blocks = split.memories(workers, lengths)
-    per_rank: Array = requests / (a * dp)
+    per_rank: Array = np.maximum(requests / (a * dp), np.minimum(requests, 1.0))
     tpot = split.stages(workers, requests, lengths).iteration(m)
     for i, point in enumerate(points):
         # Someone who fixes the batch may fill the memory further than engines do by themselves.

@@ -17,8 +17,9 @@ def add_all_reduce(p: Pass, times: Array) -> None:
     if np.any(p.layouts.tp > 1):
         message = p.tokens * p.hidden * ACTIVATION_BYTES
         seconds = all_reduce_seconds(
-            message, p.layouts.tp, topology=p.replica.topology, efficiency=p.replica.efficiency
-        )
+            message, p.layouts.tp, topology=p.replica.topology, efficiency=p.replica.efficiency,
+            custom_kernel=p.replica.engine.reduce_kernel,
+        )  # fmt: skip
         p.add("all-reduce", p.waited(seconds, p.layouts.tp), times)
 
 

@@ -40,6 +40,7 @@ class Pass:
         self.decodes = floats(work.sequences)
         self.width = 1.0 + work.drafted
         self.decoded = self.decodes * self.width
+        self.sampled = self.decodes if work.one_sample else self.decoded
         self.context = floats(work.context)
         self.chunk = floats(work.chunk)
         self.prefix = floats(work.prefix)

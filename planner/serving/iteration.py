@@ -62,15 +62,15 @@ def iteration_ledger(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
 def _draft_seconds(replica: Replica, speculation: Speculation, layouts: Layouts, work: Work) -> Array:
     """Seconds of all drafting passes of an iteration.
 
-    The first pass reads what the target has just checked, and the prompt, so that the draft's own cache keeps up; each
-    further one takes the token of the one before.
+    The first pass reads what the target has just checked, and the prompt, so that the draft's own cache keeps up, and
+    guesses on from the last accepted token; each further one takes the token of the one before.
     """
     draft = speculation.draft
     if draft is None:
         return np.asarray(replica.engine.draft_step)
     split = draft_layouts(speculation, layouts)
-    first = _one_pass(draft, split, replace(work, drafted=float(speculation.tokens)))
-    seconds = first.total + _fold_seconds(replica, speculation, split, work)
+    caught_up = replace(work, drafted=float(speculation.tokens), one_sample=True)
+    seconds = _one_pass(draft, split, caught_up).total + _fold_seconds(replica, speculation, split, caught_up)
     if speculation.tokens > 1:
         later = Work(work.sequences, work.context)
         each = _one_pass(draft, split, later).total + _fold_seconds(replica, speculation, split, later)
@@ -83,8 +83,9 @@ def _fold_seconds(replica: Replica, speculation: Speculation, layouts: Layouts, 
     if not speculation.joined:
         return np.zeros(1)
     hidden = replica.model.hidden
+    tokens = floats(work.sequences) * (1.0 + work.drafted) + floats(work.chunk)
     seconds = gemm_seconds(
-        floats(work.sequences) + floats(work.chunk), hidden / layouts.tp, speculation.joined * hidden, math="bf16",
+        tokens, hidden / layouts.tp, speculation.joined * hidden, math="bf16",
         accelerator=replica.accelerator, efficiency=replica.efficiency, launch=IN_GRAPH_LAUNCH,
     )  # fmt: skip
     return np.asarray(seconds * replica.engine.dense_slowdown)

@@ -43,7 +43,7 @@ def _attention(p: Pass, a: Attention, times: Array) -> None:
         read = attended_tokens(a, p.context)
         read = read / p.cp
         sequences, queries = _checking(p, a)
-        seconds = attention_decode_seconds(sequences, read, heads * queries, *shape[1:], **options)
+        seconds = attention_decode_seconds(sequences, read, *shape, queries=queries, **options)
         _merge(p, times, heads, a.head_dim, a.value_dim)
         cache = sequences * read * kv_heads * ((a.head_dim + a.value_dim) * p.replica.kv_bytes)
         p.add("attention decode", seconds, times, moved=cache)

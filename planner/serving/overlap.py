@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from planner.serving.layout import Array, floats
@@ -35,9 +37,9 @@ def half_of(work: Work) -> Work:
     mean prefix is then a quarter of the chunk longer."""
     chunk, prompts = floats(work.chunk), floats(work.prompts)
     several = prompts >= 2
-    return Work(
-        floats(work.sequences) / 2, work.context, chunk / 2, floats(work.prefix) + np.where(several, 0.0, chunk / 4),
-        np.where(several, prompts / 2, prompts), work.prefilling, work.drafted, work.quantised,
+    return replace(
+        work, sequences=floats(work.sequences) / 2, chunk=chunk / 2,
+        prefix=floats(work.prefix) + np.where(several, 0.0, chunk / 4), prompts=np.where(several, prompts / 2, prompts),
     )  # fmt: skip
 
 

@@ -150,12 +150,13 @@ class SplitLoop:
         """Seconds from arrival to first token.
 
         Where a pool is the bottleneck the queue before it is as long as the loop is deep, the same for everybody; a
-        wait that is only chance has the spread of an open queue.
+        wait that is only chance has the spread of an open queue, and one request alone never waits.
         """
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
-        chance = self.prefill.wait(share, replicas, "mean")
+        even = self.limited | (self.concurrency <= 1)
+        chance = np.where(even, 0.0, self.prefill.wait(share, replicas, "mean"))
         spread = self.prefill.wait(share, replicas, statistic) - chance
-        return self.mean_ttft + np.where(self.limited, 0.0, spread)
+        return self.mean_ttft + np.where(even, 0.0, spread)
 
     def first_token(self, statistic: str) -> dict[str, Array]:
         """What ``ttft`` is the sum of."""
@@ -297,7 +298,8 @@ class Pair:
             rate = decode_rate(decode.layouts, batch, tpot, lengths) * decode.count
             share = rate / prefill.count
             # An arrival meets the others, not itself: one request alone never waits.
-            queue = times.wait(share, prefill.count, "mean") * (1.0 - 1.0 / np.maximum(concurrency, 1.0))
+            others = 1.0 - 1.0 / np.maximum(concurrency, 1.0)
+            queue = np.where(others > 0, times.wait(share, prefill.count, "mean"), 0.0) * others
             own = times.own(share)
             overhead = handed_over_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
             ttft = overhead + queue + own + self.link.seconds(rate, own)

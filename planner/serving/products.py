@@ -48,8 +48,8 @@ def _quantised(p: Pass, form: WeightFormat, times: Array) -> None:
 
 
 def add_head(p: Pass) -> None:
-    """LM head on the tokens that are sampled: every decode, and one per finished prompt."""
-    sampled = p.decoded + np.where(p.chunk > 0, p.prompts, 0.0)
+    """LM head on the tokens that are sampled: of every decode all that are checked, and one per finished prompt."""
+    sampled = p.sampled + np.where(p.chunk > 0, p.prompts, 0.0)
     form = p.replica.formats[Part.HEAD]
     sampled = own_tokens(sampled, p.cp) if p.layouts.long else sampled
     vocab = p.replica.model.vocab / p.layouts.tp

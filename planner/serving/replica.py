@@ -141,12 +141,6 @@ class Replica:
         """Whether any layer routes tokens to experts."""
         return any(isinstance(group.layer.ffn, MoeFfn) for group in self.groups)
 
-    @property
-    def exchange_start(self) -> float:
-        """Seconds in which the two kernels of an expert exchange start on this vendor's GPUs."""
-        amd = self.accelerator.vendor.lower() == "amd"
-        return self.engine.exchange_start_amd if amd else self.engine.exchange_start
-
     def layer_gap(self, layer: Layer) -> float:
         """Idle seconds between the kernels of one layer (e2e_learnings: about 30 us, more for latent or linear
         attention).

@@ -56,7 +56,7 @@ def add_expert_exchange(p: Pass, ffn: MoeFfn, times: Array) -> None:
     # A token travels once to each rank that holds any of its experts.
     spread = active_experts(p.layouts.ep, 1.0, float(ffn.top_k))
     exchange = 2 * all_to_all_seconds(p.tokens / p.layouts.tp * spread * row, ranks, **links)
-    exchange = exchange + p.replica.exchange_start
+    exchange = exchange + p.replica.engine.exchange_start
     gathered = p.routed_tokens * row
     gather = 2 * all_gather_seconds(gathered, ranks, **links)
     if p.replica.engine.expert_exchange == "fastest":

@@ -69,9 +69,7 @@ class Acceptance:
     def span(self, length: int) -> tuple[float, float]:
         """Tokens of a step at the low and the high end, over those expected."""
         middle = self.tokens(length)
-        ends = [
-            middle if rate is None else Acceptance((rate,)).tokens(length) for rate in (self.low, self.high)
-        ]
+        ends = [middle if rate is None else Acceptance((rate,)).tokens(length) for rate in (self.low, self.high)]
         return min(ends[0] / middle, 1.0), max(ends[1] / middle, 1.0)
 
 

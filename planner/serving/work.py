@@ -26,6 +26,7 @@ class Work:
     prefilling : attention ranks that carry such a chunk at the same time, 0 for all of them; the others decode only.
     drafted : further tokens of each decode, drafted and checked in the same pass (speculation).
     quantised : whether inputs of feed-forward blocks arrive in the precision of their arithmetic.
+    one_sample : only one token of each decode goes through the head, whatever is ``drafted``.
     """
 
     sequences: ArrayLike = 0.0
@@ -36,6 +37,7 @@ class Work:
     prefilling: ArrayLike = 0.0
     drafted: float = 0.0
     quantised: bool = False
+    one_sample: bool = False
 
 
 @dataclass(slots=True)

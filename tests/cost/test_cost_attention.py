@@ -116,6 +116,24 @@ def test_groups_wider_than_the_engine_serves_are_slow():
     assert wide[1] > 2 * wide[0]
 
 
+@settings(max_examples=60, deadline=None)
+@given(sizes(512), sizes(1 << 17), st.sampled_from([(32, 8), (64, 8), (128, 8), (8, 8), (16, 1)]), st.integers(1, 16))
+def test_queries_of_one_sequence_cost_no_less_than_one_and_no_more_than_sequences_of_their_own(s, c, heads, n):
+    def time(sequences, queries):
+        return attention_decode_seconds(sequences, c, *heads, 128, 128, kv_bytes=2.0, queries=queries, **KEYS)
+
+    assert time(s, n) <= time(s, n + 1) * (1 + 1e-12)
+    assert time(s, n) <= time(s * n, 1) * (1 + 1e-12)
+
+
+def test_queries_that_fit_into_one_tile_share_it():
+    # 4 heads a KV head: 16 queries fill 64 rows; only their own inputs and outputs are added
+    one, full, over = (
+        attention_decode_seconds(64, 8192, 32, 8, 128, 128, kv_bytes=2.0, queries=n, **KEYS) for n in (1, 16, 32)
+    )
+    assert full < 1.05 * one < over
+
+
 def test_sparse_decode_reads_only_the_selection():
     assert latent_decode(64, 131072, top_k=2048) == latent_decode(64, 2048)
     assert latent_prefill(4096, 65536, 1, top_k=2048) < latent_prefill(4096, 65536, 1)

@@ -1,4 +1,6 @@
+import csv
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +8,10 @@ from cost_device import DEVICE, EFFICIENCY, not_above, sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.catalog.load import load_hardware
 from planner.cost.collective import (
+    USUAL_REDUCE,
+    ReduceKernel,
     Topology,
     all_gather_seconds,
     all_reduce_seconds,
@@ -14,6 +19,7 @@ from planner.cost.collective import (
     point_to_point_seconds,
     reduce_scatter_seconds,
 )
+from planner.cost.efficiency import load_efficiency
 
 TOPOLOGY = Topology.of(DEVICE)
 MESH = dataclasses.replace(TOPOLOGY, pair_bandwidth=TOPOLOGY.bandwidth / 7, in_network_reduction=False)
@@ -61,7 +67,7 @@ def test_large_all_reduce_approaches_the_bandwidth_bound():
 def test_the_custom_kernel_wins_small_messages_only():
     for size, wins in ((16e3, True), (1e9, False)):
         with_it = all_reduce_seconds(size, 8, topology=TOPOLOGY, efficiency=EFFICIENCY)
-        without = all_reduce_seconds(size, 8, topology=TOPOLOGY, efficiency=EFFICIENCY, custom_kernel=False)
+        without = all_reduce_seconds(size, 8, topology=TOPOLOGY, efficiency=EFFICIENCY, custom_kernel=None)
         assert bool(with_it < without) == wins
 
 
@@ -88,3 +94,33 @@ def test_point_to_point_across_domains_is_slower():
         point_to_point_seconds(1e8, topology=TOPOLOGY, efficiency=EFFICIENCY, across=across) for across in (False, True)
     )
     assert 0 < near < far
+
+
+AITER = ReduceKernel(two_phase=0.776)
+INT4 = ReduceKernel(two_phase=0.776, wire_bits=4.0)
+
+
+@pytest.mark.parametrize(("kernel", "mean"), [("usual", 0.2), ("aiter", 0.06), ("int4", 0.1)])
+def test_kernels_of_instinct_engines_take_the_published_times(kernel, mean):
+    with (Path(__file__).parent / "data" / "all_reduce_amd.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["kernel"] == kernel]
+    hardware, errors = load_hardware(), []
+    for row in rows:
+        chip = hardware.accelerators[row["gpu"]]
+        ours = all_reduce_seconds(
+            float(row["kib"]) * 1024, int(row["ranks"]), topology=Topology.of(chip),
+            efficiency=load_efficiency(chip.family),
+            custom_kernel={"usual": USUAL_REDUCE, "aiter": AITER, "int4": INT4}[kernel],
+        )  # fmt: skip
+        errors.append(abs(float(ours) * 1e6 / float(row["microseconds"]) - 1))
+    assert np.mean(errors) < mean
+    assert max(errors) < 2 * mean
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes(1 << 34), st.sampled_from([2, 4, 8]), st.floats(1.0, 10.0))
+def test_quantising_on_the_way_never_slows_an_all_reduce_and_more_bytes_never_take_less(size, ranks, factor):
+    links = {"topology": MESH, "efficiency": EFFICIENCY}
+    seconds = all_reduce_seconds(size, ranks, custom_kernel=INT4, **links)
+    assert not_above(seconds, all_reduce_seconds(size, ranks, custom_kernel=AITER, **links))
+    assert not_above(seconds, all_reduce_seconds(size * factor, ranks, custom_kernel=INT4, **links))

@@ -165,3 +165,10 @@ def test_splits_keep_to_what_the_engine_can_move() -> None:
         found = search(load_model("meta-llama/Llama-3.1-70B"), load_engine(engine), [supply("h100-sxm", 16)], asked)
         assert any(pool.layout.pp > 1 for plan in found.ranked for pool in plan.pools) == staged
         assert any("cache of pipeline stages" in reason for reason, _, _ in found.rejections.rows()) != staged
+
+
+def test_a_closed_loop_lists_each_plan_once() -> None:
+    asked = job(2000, 500, concurrency=16.0, modes=("pd",), weights=("fp8",), kv=("fp8",), top=50)
+    ranked = search(MODEL, ENGINE, [supply("h100-sxm", 4)], asked).ranked
+    told = [str([(pool.replica.accelerator.id, pool.layout, pool.replicas) for pool in c.pools]) for c in ranked]
+    assert len(told) == len(set(told)) >= 4

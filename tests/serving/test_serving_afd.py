@@ -196,3 +196,17 @@ def test_rows_say_why_they_cannot_be_predicted() -> None:
     assert "hybrid state" in found[1].reason
     assert "fit on an attention rank" in found[2].reason
     assert "attention_tp" in found[3].reason
+
+
+def test_requests_are_whole() -> None:
+    """One request fills one micro-batch of one rank, however many there are to fill."""
+    header = (
+        "id,model,gpu,weights,kv,mode,isl,osl,concurrency,attention_workers,attention_tp,attention_attention_dp,"
+        "ffn_workers,ffn_tp,ffn_ep,micro_batches"
+    )
+    row = "x,stepfun-ai/step3,h800-sxm,fp8,fp8,af,4096,512,1,2,1,8,2,8,8,"
+    alone, three = estimate(list(parse_points([header, row + "1", row + "3"], "points.csv")))
+    assert alone.tpot == three.tpot
+    split = AttentionFfn(REPLICA, REPLICA)
+    few = split.stages(workers(1.0), np.array([2.0]), LENGTHS).attention
+    assert float(few[0]) >= float(split.stages(workers(1.0), np.array([16.0]), LENGTHS).attention[0]) * 0.99

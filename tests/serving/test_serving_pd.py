@@ -185,3 +185,12 @@ def test_a_pool_that_is_short_holds_the_loop_up() -> None:
     loop = closed_split(role(1.0), role(8.0), np.array([2000.0]), LENGTHS)
     assert bool(loop.limited[0])
     assert float(loop.rate[0]) == pytest.approx(float(loop.prefill.capacity[0]), rel=0.01)
+
+
+def test_one_request_alone_waits_for_nobody_however_busy_its_prefill_is() -> None:
+    """Answers of two tokens: all the time goes into prompts, and a queue of nobody is no time."""
+    with np.errstate(invalid="raise"):
+        alone = closed_split(role(), role(), np.array([1.0]), Lengths(8000.0, 2.0))
+        ttft = float(alone.ttft("p95")[0])
+    assert ttft == pytest.approx(float(alone.ttft("mean")[0]))
+    assert 1.0 / float(alone.rate[0]) == pytest.approx(ttft + float(alone.mean_tpot[0]), rel=1e-3)

@@ -101,10 +101,23 @@ def test_a_draft_model_takes_as_many_of_its_own_iterations_as_tokens() -> None:
     kind, small = by_memory(tiny(4)), tiny(1, id="small")
     work = Work(sequences=2, context=50)
     alone = by_memory(small)
-    first = iteration_seconds(alone, one(1), replace(work, drafted=3.0))
+    first = iteration_seconds(alone, one(1), replace(work, drafted=3.0, one_sample=True))
     later = iteration_seconds(alone, one(1), work)
     ledger = iteration_ledger(speculating(kind, "draft", 3, model=small), one(1), work).seconds
     assert ledger["draft"] == pytest.approx(first + 2 * later)
+
+
+def test_a_fold_covers_every_token_of_the_first_pass_and_the_head_only_the_last_ones() -> None:
+    kind = by_memory(tiny(4))
+    head = by_memory(eagle_head(kind.model))
+    b, k = 2, 3
+    ledger = iteration_ledger(speculating(kind, "eagle", k), one(1), Work(sequences=b, context=50)).seconds
+    hidden, vocab = kind.model.hidden, head.model.vocab
+    passes = [iteration_ledger(head, one(1), Work(b, 50, drafted=float(n))) for n in (k, 0)]
+    first, later = (float(np.ravel(p.total - p.seconds["lm head"])[0]) for p in passes)
+    folds = sum(2 * (4 * hidden * hidden + rows * (4 + 1) * hidden) for rows in (b * (1 + k), *[b] * (k - 1)))
+    heads = k * 2 * (hidden * vocab + b * (hidden + vocab))
+    assert float(np.ravel(ledger["draft"])[0]) == pytest.approx(first + (k - 1) * later + (folds + heads) / BANDWIDTH)
 
 
 def test_a_replica_that_never_drafts_is_the_plain_one() -> None:
