@@ -394,6 +394,9 @@ def compare(
         bool,
         typer.Option("--cross-type-pipelines", help="Also pipelines over two GPU types (seconds more)."),
     ] = False,
+    speculate: SpeculateOption = None,
+    acceptance: AcceptanceOption = None,
+    draft_tokens: DraftTokensOption = None,
     objective: Annotated[
         str | None, typer.Option("--objective", help="cost, gpus or energy of a rate. Default: cost.")
     ] = None,
@@ -434,7 +437,7 @@ def compare(
         engine=engine, headroom=headroom, spare=spare, budget=budget, spot_share=spot_share, solver=solver,
         time_limit=time_limit,
         power=power, region_floor=region_floor or (), objective=objective, modes=modes,
-        cross_type=cross_type, jobs=jobs,
+        cross_type=cross_type, jobs=jobs, speculate=speculate, acceptance=acceptance, draft_tokens=draft_tokens,
     )  # fmt: skip
     if save_plan is not None:
         check_can_be_saved(asked)

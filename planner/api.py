@@ -22,7 +22,7 @@ from planner.cost.efficiency import load_efficiency
 from planner.errors import InputError, NoPlanError, UnknownNameError
 from planner.job.fleet import Fleet
 from planner.job.job import Job
-from planner.job.speculating import Speculating
+from planner.job.speculating import ASSUMED, Speculating
 from planner.job.tuning import Tuning
 from planner.plan import Plan, PlanFile, Pool, sha256, significant
 from planner.planned import plan_file
@@ -238,7 +238,7 @@ def doubts(model: Model, job: Job) -> list[str]:
     if model.max_context is not None and total > model.max_context:
         found.append(f"{total:,.0f} tokens of a request exceed the context of {model.max_context:,} of {model.id}")
     if job.speculate is not None and not job.speculate.acceptance:
-        found.append("how many drafted tokens are accepted is assumed by method; measure it and give --acceptance")
+        found.append(ASSUMED)
     if not job.slo.limits and job.workload.concurrency is None and job.workload.rate is None:
         found.append("no latency limit is set, so plans run close to saturation; set --ttft and --tpot")
     return found
@@ -334,7 +334,7 @@ def compare(
     for job in asked.jobs:
         model, engine = known.model(job.job.model), load_engine(job.job.engine, known.folders)
         supplies = tuple(known.calibrated(supply, model, engine) for supply in union_of(fleets).supplies)
-        parts.append(Part(job, model, engine, supplies))
+        parts.append(Part(job, model, engine, supplies, known.drafting(job.job.speculate)))
     return compare_fleets(parts, fleets, asked, progress)
 
 

@@ -29,6 +29,15 @@ def test_the_json_has_the_keys_of_the_contract(command: Command, tmp_path: Path)
     assert (tmp_path / "c.json").read_text() == ran.out
 
 
+def test_a_draft_is_offered_named_and_its_assumed_acceptance_said(command: Command, tmp_path: Path) -> None:
+    words = (*JOB, "--fleet", "h100-sxm:2", "--tpot", "6ms", "--speculate", "eagle", "--draft-tokens", "3")
+    ran = command(*words, "--save-plan", tmp_path / "plan.json")
+    assert ran.code == 0, ran.err
+    assert "eagle 3" in " ".join(ran.out.split()) and "assumed by method" in ran.err
+    replayed = strict_json(command("simulate", tmp_path / "plan.json", "--requests", "100", "-o", "json").out)
+    assert replayed["stable"] and replayed["simulated"]["tpot_ms"]["mean"] < 6  # 8.9 without a draft
+
+
 @pytest.mark.parametrize("solver", ["highs", "scip", "cp-sat", "pulp-cbc"])
 def test_no_solver_writes_on_stdout(command: Command, solver: str) -> None:
     strict_json(command(*JOB, "--fleet", "h100-sxm:3", "--solver", solver, "-o", "json").out)

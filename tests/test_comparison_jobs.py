@@ -84,6 +84,17 @@ def test_each_job_keeps_its_own_limits_and_rate_and_the_shares_add_up(tmp_path: 
     assert [row["job"] for row in record(compare(asked("l40s:8", jobs=jobs)))["fleets"][0]["jobs"]] == ["chat", "code"]
 
 
+def test_each_job_drafts_as_it_says_and_a_draft_that_pays_makes_it_cheaper(tmp_path: Path) -> None:
+    drafts = {**CHAT, "name": "chat", "tpot": "12ms", "speculate": "eagle", "acceptance": "0.8", "draft_tokens": "2"}
+    found = compare(asked("l40s:16", jobs=written(tmp_path, drafts, {**CODE, "name": "code"})))
+    (_, chat), (_, code) = first(found).shares
+    assert all(pool.speculation is not None and pool.speculation.tokens == 2 for pool in chat.pools)
+    assert all(pool.speculation is None for pool in code.pools)
+    assert found.warnings == ()  # the acceptance was given
+    plain = first(compare(asked("l40s:16", **{**CHAT, "tpot": "12ms"})))
+    assert (chat.cost_usd_per_hour or 0.0) < cost(plain)
+
+
 def test_with_enough_gpus_jobs_cost_what_they_cost_alone(tmp_path: Path) -> None:
     both = first(compare(asked("l40s:32", jobs=written(tmp_path, CHAT, CODE))))
     assert cost(both) == pytest.approx(sum(cost(first(compare(asked("l40s:32", **job)))) for job in (CHAT, CODE)))
@@ -106,6 +117,8 @@ def test_what_does_not_fit_names_the_job(tmp_path: Path) -> None:
         ([], {}, "no jobs"),
         ([CHAT], {"model": "llama-3.1-8b"}, "MODEL 'llama-3.1-8b' and --jobs"),
         ([CHAT], {"rate": "5/s"}, "--rate and --jobs"),
+        ([{**CHAT, "speculate": "ngram", "draft_tokens": "many"}], {}, "job 1: --draft-tokens many"),
+        ([{**CHAT, "acceptance": "0.5"}], {}, "job 1: --acceptance says nothing without --speculate"),
     ],
 )
 def test_mistakes_in_the_file_are_one_clear_line(

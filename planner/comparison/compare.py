@@ -13,6 +13,7 @@ from planner.comparison.verdict import Entry, Question, effort_of, winner_of
 from planner.errors import InputError
 from planner.job.comparing import ComparisonRequest
 from planner.job.job import Job
+from planner.job.speculating import ASSUMED
 from planner.mixed_plan import mixture_plan, model_plan
 from planner.plan import Plan
 from planner.search.mixed import Menu
@@ -55,6 +56,8 @@ def compare(
     union = union_of(fleets)
     scale = 1.0 if asked.job.workload.rate is not None else None
     goals, warnings = _goals(union, asked)
+    if any(one.job.speculate is not None and not one.job.speculate.acceptance for one in asked.jobs):
+        warnings = (*warnings, ASSUMED)
     menus = build_menus(parts, union, asked, progress)
     menu = menus.menu
     solver = Solver(menu, asked, goals)

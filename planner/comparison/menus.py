@@ -15,17 +15,20 @@ from planner.search.pods import POD_GPUS
 from planner.search.search import Progress
 from planner.search.shared_menu import joined
 from planner.search.supply import Supply
+from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A job with its model and engine; ``supplies`` of all fleets as they are calibrated for this model."""
+    """A job with its model and engine; ``supplies`` of all fleets as they are calibrated for this model, ``drafting``
+    how it may speculate."""
 
     asked: ModelJob
     model: Model
     engine: Engine
     supplies: tuple[Supply, ...]
+    drafting: Drafting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def build_menus(
         classes = part.asked.classes if corner is None else with_corners(part.asked.classes, corner)
         menu = build_menu(
             part.model, part.engine, largest(part.supplies), part.asked.job, classes, progress, part.asked.job.modes,
-            None if known is None else known.own[index],
+            None if known is None else known.own[index], part.drafting,
             cross_type=union.counts if asked.cross_type else None,
         )  # fmt: skip
         own.append(menu)

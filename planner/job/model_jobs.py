@@ -17,7 +17,7 @@ ONLY = "model"
 """Name of the job where there is one."""
 _MOST_JOBS = 20
 # Keys that a job of the file may set; on the command line they hold for the jobs that do not.
-WORDS = ("prefix_hit", "ttft", "tpot", "e2e", "weights", "kv", "engine")
+WORDS = ("prefix_hit", "ttft", "tpot", "e2e", "weights", "kv", "engine", "speculate", "acceptance", "draft_tokens")
 _KEYS = ("model", "name", "isl", "osl", "rate", "workload", "trace", *WORDS)
 
 

@@ -42,7 +42,7 @@ def parse_job(
     seed: int = 0,
     speculate: str | None = None,
     acceptance: str | None = None,
-    draft_tokens: int | None = None,
+    draft_tokens: int | str | None = None,
     tp_overlap: str | None = None,
     two_batch_overlap: bool = False,
     redundant_experts: int | None = None,

@@ -11,6 +11,7 @@ from planner.errors import InputError, UnknownNameError
 Method = Literal["mtp", "eagle", "ngram", "draft"]
 Asked = Literal["mtp", "eagle", "ngram", "draft", "auto"]
 LONGEST = 16
+ASSUMED = "how many drafted tokens are accepted is assumed by method; measure it and give --acceptance"
 _EXAMPLE = "--speculate mtp, eagle, ngram, draft:MODEL or auto"
 
 
@@ -33,8 +34,12 @@ class Speculating(BaseModel):
     tokens: int | None = Field(default=None, ge=0, le=LONGEST)
 
 
-def parse_speculating(method: str | None, acceptance: str | None, tokens: int | None) -> Speculating | None:
+def parse_speculating(method: str | None, acceptance: str | None, tokens: int | str | None) -> Speculating | None:
     """Read ``--speculate``, ``--acceptance`` and ``--draft-tokens``. Raises InputError naming the option."""
+    if isinstance(tokens, str):
+        if not tokens.strip().isdigit():
+            raise InputError(f"--draft-tokens {tokens}: expected 0 to {LONGEST}")
+        tokens = int(tokens)
     if method is None or not method.strip():
         for option, given in (("--acceptance", acceptance), ("--draft-tokens", tokens)):
             if given is not None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from planner.comparison import Comparison, Entry
 from planner.job.comparing import ComparisonRequest
-from planner.plan import significant
+from planner.plan import Pool, significant
 from planner.report.emit import emit
 from planner.report.formats import record_text, rows_text
-from planner.report.plans import latency, pool_text
+from planner.report.plans import draft_text, latency, pool_text
 
 # Columns that say something of a fleet and nothing of one of the jobs on it.
 _OF_FLEETS = ("fleet", "optimum")
@@ -81,7 +81,7 @@ def _row(entry: Entry, percentile: str) -> dict[str, Any]:
     values = (
         entry.fleet,
         " + ".join(f"{count} {gpu}" for gpu, count in plan.gpus.items()),
-        ", ".join(f"{pool_text(p)} {p.weights}" + ("" if p.stages else f" on {p.gpu}") for p in plan.pools),
+        ", ".join(_pool(p) for p in plan.pools),
         _tidy(perf.output_tok_s),
         _tidy(perf.request_rate),
         # Jobs have limits of their own: their latencies stand in a table by job.
@@ -93,6 +93,14 @@ def _row(entry: Entry, percentile: str) -> dict[str, Any]:
         + (f" but for {len(entry.left_out)} units" if entry.left_out else ""),
     )
     return dict(zip(_columns(percentile), values, strict=True))
+
+
+def _pool(pool: Pool) -> str:
+    drafts = draft_text(pool)
+    return (
+        f"{pool_text(pool)} {pool.weights}" + ("" if drafts is None else f" {drafts}")
+        + ("" if pool.stages else f" on {pool.gpu}")
+    )  # fmt: skip
 
 
 def _columns(percentile: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from planner.report.drafts import draft_rows, speculation_text, stops_paying
 from planner.report.emit import emit
 from planner.report.formats import rows_text, yaml_text
 from planner.report.modes import compare_modes
-from planner.report.plans import plan_rows, pool_text, verdict
+from planner.report.plans import plan_rows, pool_text, precisions, verdict
 from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.report.stages import stage_times, stages_text
@@ -80,7 +80,7 @@ def standing(found: PlanFile, plan: Plan) -> str:
 def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[str, Any]:
     """What fills the memory of a pool and where its time goes; a pool that runs one phase has the times of that."""
     explained = {
-        "pool": f"{pool_text(pool)} on {pool.gpu}, weights {pool.weights}, KV {pool.kv}, engine {pool.engine}",
+        "pool": f"{pool_text(pool)} on {pool.gpu}, {precisions(pool)}, engine {pool.engine}",
         "role": pool.role,
         "memory": pool.memory.model_dump(),
         "max_batch": pool.max_batch,

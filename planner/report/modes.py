@@ -20,6 +20,8 @@ def compare_modes(found: PlanFile) -> list[str]:
     rows = found.search.modes
     slo = found.job.get("slo") or {}
     lines = [_line(rows[0], other, found.plans[0].certificate.objective, slo) for other in rows[1:]]
+    if found.plans[0].mode in {other.mode for other in rows[1:]}:  # the simulation has changed the order
+        lines = [f"by the closed form {line}" for line in lines]
     asked, there = found.job.get("modes") or (), {row.mode for row in rows}
     return lines + [_missing(mode, found.search.rejected) for mode in asked if mode in _MARKS and mode not in there]
 

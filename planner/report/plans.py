@@ -30,6 +30,11 @@ def pool_text(pool: Pool) -> str:
     return f"{role}{pool.replicas} x " + (f"layers {stages}," if stages else layout_text(pool))
 
 
+def precisions(pool: Pool) -> str:
+    """Precisions of weights and, where a pool holds one, of the cache."""
+    return f"weights {pool.weights}" + ("" if pool.role == "ffn" else f", KV {pool.kv}")
+
+
 def plan_rows(found: PlanFile) -> list[dict[str, Any]]:
     """One row per plan, plain numbers; latencies at the percentile of the job."""
     percentile = found.job["slo"]["percentile"]
@@ -53,7 +58,7 @@ def _row(plan: Plan, percentile: str) -> dict[str, Any]:
         "replicas": " + ".join(pool_text(p) for p in plan.pools),
         "weights": " + ".join(dict.fromkeys(p.weights for p in plan.pools)),
         "KV": pool.kv,
-        "drafts": draft_text(pool),
+        "drafts": " + ".join(dict.fromkeys(filter(None, map(draft_text, plan.pools)))) or None,
         "batch": round(pool.running_batch, 1),
         "tok/s": _tidy(perf.output_tok_s),
         "tok/s/GPU": _tidy(perf.output_tok_s_per_gpu),

@@ -18,7 +18,12 @@ from planner.serving.profile import Profile
 
 OPTIONS = (
     "model", "fleet", "isl", "osl", "rate", "concurrency", "prefix_hit", "ttft", "tpot", "e2e", "percentile",
-    "objective", "modes", "weights", "kv", "engine", "budget", "seed", "simulate_top",
+    "objective", "modes", "weights", "kv", "engine", "budget", "seed", "simulate_top", "speculate", "acceptance",
+    "draft_tokens", "tp_overlap", "two_batch_overlap", "redundant_experts", "expert_imbalance", "kv_transfer",
+    "kv_compression", "cp",
+)  # fmt: skip
+_NUMBERS = (
+    "concurrency", "seed", "simulate_top", "draft_tokens", "redundant_experts", "expert_imbalance", "kv_compression",
 )  # fmt: skip
 REQUIRED = ("model", "fleet", "isl", "osl")
 MAX_POINTS = 1_000_000
@@ -84,8 +89,13 @@ def _values(path: Path, name: str, value: Any) -> list[Any]:
     if not values:
         raise InputError(f"{path}: {name}: an empty list")
     for item in values:
-        if isinstance(item, bool) or not isinstance(item, str | int | float | None):
+        if name == "two_batch_overlap":
+            if not isinstance(item, bool):
+                raise InputError(f"{path}: {name}: {item!r} is neither true nor false")
+        elif isinstance(item, bool) or not isinstance(item, str | int | float | None):
             raise InputError(f"{path}: {name}: {item!r} is neither text nor a number")
+        elif name in _NUMBERS and isinstance(item, str):
+            raise InputError(f"{path}: {name}: {item!r} is no number")
     return values
 
 
@@ -111,9 +121,10 @@ def columns(all_points: Sequence[Point]) -> list[str]:
 
 def _options(point: Point) -> dict[str, Any]:
     """Options as the command line would give them: text, but for those that are numbers there."""
-    numbers = ("concurrency", "seed", "simulate_top")
     given = {
-        name: value if name in numbers else str(value) for name, value in point.options.items() if value is not None
+        name: value if name in _NUMBERS or isinstance(value, bool) else str(value)
+        for name, value in point.options.items()
+        if value is not None
     }
     return {"top": 1, "simulate_top": 0, "rate": None, **given}
 
@@ -139,5 +150,5 @@ def _best(found: PlanFile) -> Row:
 def _pools(plan: Plan) -> str:
     return "; ".join(
         f"{p.role} {p.replicas} x tp{p.layout.tp} dp{p.layout.attention_dp} pp{p.layout.pp} ep{p.layout.ep} {p.gpu} "
-        f"{p.weights}" for p in plan.pools
+        f"{p.weights}" + (f" {p.speculation.method}{p.speculation.tokens}" if p.speculation else "") for p in plan.pools
     )  # fmt: skip

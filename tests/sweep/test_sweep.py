@@ -55,6 +55,8 @@ def test_a_study_is_all_combinations_the_last_option_fastest(study: Path) -> Non
         (STUDY + "flet: 1\n", "did you mean"),
         (STUDY + "rate: []\n", "empty list"),
         (STUDY + "rate: [{a: 1}]\n", "neither text nor a number"),
+        (STUDY + "draft_tokens: two\n", "draft_tokens: 'two' is no number"),
+        (STUDY + "two_batch_overlap: 1\n", "neither true nor false"),
         (STUDY + f"seed: {list(range(2000))}\nconcurrency: {list(range(1, 2000))}\n", "combinations"),
     ],
 )
@@ -64,6 +66,21 @@ def test_a_study_that_cannot_be_read_is_told_in_one_line(text: str, said: str, t
     with pytest.raises(InputError) as refused:
         read_study(path)
     assert said in f"{refused.value} {refused.value.hint}"
+
+
+def test_drafts_and_overlap_are_dimensions_of_a_study(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "model: llama-3.1-8b\nfleet: h100-sxm:2\nisl: 500\nosl: 100\nconcurrency: 2\nspeculate: [null, ngram]\n"
+        'acceptance: [null, 60%]\ndraft_tokens: 2\ntp_overlap: [null, 0.8]\ntwo_batch_overlap: [false, true]\n'
+    )
+    rows = [run_point(point, (), None) for point in read_study(path)]
+    said = {(row["speculate"], row["acceptance"]): row for row in rows if not row["tp_overlap"]}
+    assert said[None, None]["status"] == "error" and "without --speculate" in said[None, None]["reason"]
+    assert said["ngram", "60%"]["pools"].endswith("ngram2")
+    assert said["ngram", "60%"]["output_tok_s"] > said["ngram", None]["output_tok_s"]  # 0.25 is assumed
+    hidden = next(row for row in rows if row["tp_overlap"] and row["acceptance"] and row["speculate"])
+    assert hidden["output_tok_s"] > said["ngram", "60%"]["output_tok_s"]
 
 
 def test_processes_give_the_rows_of_one_process_in_the_order_of_the_study(

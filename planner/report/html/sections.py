@@ -10,7 +10,16 @@ from typing import Any
 from planner.plan import Plan, PlanFile
 from planner.report.html.scatter import Dot, scatter
 from planner.report.modes import compare_modes
-from planner.report.plans import caveat, latency, layout_text, narrow_rows, note_lines, pool_text, verdict
+from planner.report.plans import (
+    caveat,
+    latency,
+    layout_text,
+    narrow_rows,
+    note_lines,
+    pool_text,
+    precisions,
+    verdict,
+)
 
 MEMORY_PARTS = (("weights", "weights_gib", 0), ("KV cache", "kv_gib", 2), ("activations", "activations_gib", 4))
 
@@ -81,7 +90,7 @@ def section(title: str, *parts: str) -> str:
 def headline(found: PlanFile) -> str:
     """What was asked, and the first plan in six numbers."""
     best, percentile = found.plans[0], _percentile(found)
-    pools = "; ".join(f"{pool_text(p)} on {p.gpu}, weights {p.weights}, KV {p.kv}" for p in best.pools)
+    pools = "; ".join(f"{pool_text(p)} on {p.gpu}, {precisions(p)}" for p in best.pools)
     said = [verdict(found), *(f"{line[0].upper()}{line[1:]}." for line in compare_modes(found)), caveat(found, best)]
     performance = best.predicted
     cost = "&ndash;" if best.cost_usd_per_hour is None else f"${best.cost_usd_per_hour:,.2f}"
