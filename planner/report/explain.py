@@ -22,6 +22,7 @@ from planner.report.modes import compare_modes
 from planner.report.plans import plan_rows, pool_text, precisions, verdict
 from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
+from planner.report.splits import first_token, first_token_text
 from planner.report.stages import stage_times, stages_text
 from planner.search.candidates import lengths_of
 from planner.serving.layout import Layout
@@ -46,12 +47,15 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"the plan's job is no request: {where}: {first['msg']}") from None
     pools = [explain_pool(plan, pool, job, catalogs) for pool in plan.pools]
+    told = first_token(plan, job, catalogs) if plan.mode in ("pd", "af") else {}
+    said = first_token_text(plan, told, job.slo.percentile) if told else []
     return {
         "plan": plan_rows(found)[rank - 1],
         "does": does(plan),
-        "why": [standing(found, plan), *compare_modes(found), *reasons(plan, job)],
+        "why": [standing(found, plan), *compare_modes(found), *reasons(plan, job), *said],
         **pools[0],
         "pools": pools,
+        "first_token": told,
         "rejected": [row.model_dump() for row in found.search.rejected],
         "stages": stage_times(plan, job, catalogs) if plan.mode == "af" else {},
         "relaxing": relaxing(job, catalogs, progress),
@@ -119,17 +123,7 @@ def reasons(plan: Plan, job: Job) -> list[str]:
         if pool.tuning is not None:
             set_ = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in pool.tuning.model_dump(exclude_none=True).items())
             lines.append(f"{'' if pool.role == 'aggregated' else f'{pool.role}: '}counts on {set_}")
-    if plan.mode == "pd":
-        lines.append(_busier(plan.pools[0], plan))
     return lines
-
-
-def _busier(prefill: Pool, plan: Plan) -> str:
-    """How busy the prefill pool of a split is: requests in work over ranks, by Little's law."""
-    return (
-        f"{prefill.replicas} prefill replicas hold {prefill.running_batch * prefill.layout.attention_dp:.1f} prompts "
-        f"each, waiting or in work, at {plan.predicted.request_rate:.4g} requests/s"
-    )
 
 
 def relaxing(job: Job, catalogs: Catalogs, progress: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -17,10 +17,11 @@ import numpy as np
 
 from planner.job.job import Job
 from planner.search.candidates import Metrics, lengths_of
+from planner.search.pair_grid import pair_grid
 from planner.search.pools import DecodePool, PrefillPool, compatible, decode_pool, prefill_pool
 from planner.search.ranking import Candidate, Share
 from planner.search.split_metrics import gpu_memory, roles_of, running, state_metrics
-from planner.search.splits import Members, pair_grid
+from planner.search.splits import Members
 from planner.search.supply import Supply
 from planner.search.unit_table import WORTH, UnitTable
 from planner.serving.bracket import last_kept

@@ -1,10 +1,11 @@
-"""Sizing of prefill and decode pools under Poisson arrivals, with a proof.
+"""Sizing of prefill and decode pools, with a proof.
 
 A match is a layout and a number of replicas for each pool. All matches that a fleet allows are bounded from below in
 what the objective makes of them: no pool carries more than its own limits let it, whatever the other one is, and no
 first token comes before an idle decode pool lets it. Bounds are visited best first and evaluated exactly, by a search
 on the running batch, until none is left that could still be among the best: what comes out is optimal over all
-matches. Where a fleet allows too many of them the counts are thinned, and nothing is claimed.
+matches. Where a fleet allows too many of them the counts are thinned, and nothing is claimed. Here are the bounds under
+Poisson arrivals; loop_matching.py has those of a closed loop.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from planner.serving.bracket import last_kept
 from planner.serving.decode import decode_rate
 from planner.serving.latency import e2e, handed_over_overhead
 from planner.serving.layout import Array, BoolArray, Layouts
-from planner.serving.pd import Pair, Role, SplitFlow, handover
+from planner.serving.pd import Pair, Role, SplitFlow, SplitLoop, handover
 from planner.serving.transfer import TransferOptions, pieces_of, sent_bytes, transfer
 
 _LOADS = np.concatenate(
@@ -104,28 +105,39 @@ class Offer:
 
 def offer_of(prefill: PrefillPool, job: Job, thin: int | None = None) -> Offer:
     """What a prefill pool can do, whichever pool decodes."""
-    i, count = _counts(prefill, job, thin)
+    i, count = counts_allowed(prefill, job, thin)
     own = prefill.times.rows(i, 1)
     rate = own.capacity * _LOADS[None, :]
     return Offer(prefill, i, count, own.wait(rate, count[:, None], job.slo.percentile) + own.own(rate))
 
 
-def _counts(pool: PrefillPool | DecodePool, job: Job, thin: int | None) -> tuple[Indices, Array]:
+def counts_allowed(pool: PrefillPool | DecodePool, job: Job, thin: int | None) -> tuple[Indices, Array]:
     """Layout index and replicas of every number that the fleet allows, thinned where that is too many."""
-    index, count = counts_of(pool.most, one=objective_of(job) == "gpus" and job.workload.rate is None)
+    free = job.workload.rate is None and job.workload.concurrency is None
+    index, count = counts_of(pool.most, one=objective_of(job) == "gpus" and free)
     return (index, count) if thin is None else thinned(index, count, thin)
 
 
 def bounded(offer: Offer, decode: DecodePool, job: Job, thin: int | None = None) -> Matches:
     """All matches of two pools that GPUs and budget allow and whose bound reaches an asked rate."""
     prefill, i, n_prefill = offer.pool, offer.i, offer.count
-    j, n_decode = _counts(decode, job, thin)
+    j, n_decode = counts_allowed(decode, job, thin)
     if not len(i) or not len(j):
         empty = np.zeros(0)
         return Matches(prefill, decode, empty.astype(int), empty, empty.astype(int), empty, empty)
     reach, idle = _reach(offer, decode, job)
     carried = n_decode * decode_most(decode, job)[j]
     rate = np.minimum(reach[:, j], carried[None, :])
+    return matched((prefill, i, n_prefill), (decode, j, n_decode), rate, idle, job)
+
+
+def matched(
+    sending: tuple[PrefillPool, Indices, Array], receiving: tuple[DecodePool, Indices, Array], rate: Array, idle: Array,
+    job: Job,
+) -> Matches:  # fmt: skip
+    """The matches that GPUs and budget allow and whose ``rate`` [prefill rows, decode rows] is above zero and reaches
+    an asked one, with what the objective makes of it and of the ``idle`` end-to-end seconds [layouts, layouts]."""
+    (prefill, i, n_prefill), (decode, j, n_decode) = sending, receiving
     first, second = (n_prefill * prefill.gpus[i])[:, None], (n_decode * decode.gpus[j])[None, :]
     valid = rate > 0
     for supply, available, gpus in decode.uses:
@@ -154,8 +166,22 @@ def best_rate(prefill: PrefillPool, decode: DecodePool, job: Job) -> float:
 def _reach(offer: Offer, decode: DecodePool, job: Job) -> tuple[Array, Array]:
     """Most requests/s [rows of the offer, decode layouts] that TTFT and end-to-end limits can allow, and the
     least end-to-end seconds [layouts, layouts] of a request."""
-    lengths, percentile = lengths_of(job.workload), job.slo.percentile
     prefill, i, count = offer.pool, offer.i, offer.count
+    answer = lengths_of(job.workload).decodes * decode.alone[None, :]
+    least = least_first_token(prefill, decode, job)
+    slack = np.full_like(least, np.inf) if job.slo.ttft is None else job.slo.ttft - least
+    if job.slo.e2e is not None:
+        slack = np.minimum(slack, job.slo.e2e - least - answer)
+    ends, idle = np.append(_LOADS, 1.0), prefill.times.rows(np.arange(len(prefill.gpus)), 1).own(0.0)
+    rows = zip(offer.spent, i, strict=True)
+    reach = np.stack([ends[np.searchsorted(row, slack[k], side="right")] for row, k in rows])
+    most = reach * prefill.capacity[i][:, None] * count[:, None]
+    return np.where(slack[i] < idle[i], 0.0, most), idle + least + answer
+
+
+def least_first_token(prefill: PrefillPool, decode: DecodePool, job: Job) -> Array:
+    """Least seconds [prefill layouts, decode layouts] of a first token beside wait and prefill."""
+    lengths, percentile = lengths_of(job.workload), job.slo.percentile
     times = prefill.times.rows(np.arange(len(prefill.gpus)), 1)
     size = sent_bytes(prefill.family.replica, decode.family.replica, lengths.isl, TransferOptions())
     across = Layouts.of(decode.family.layouts)
@@ -166,18 +192,11 @@ def _reach(offer: Offer, decode: DecodePool, job: Job) -> tuple[Array, Array]:
     )  # fmt: skip
     pieces = pieces_of(prefill.family.replica, times.chunks, TransferOptions())
     joining = 0.5 if percentile == "mean" else QUANTILE[percentile]
+    if job.workload.concurrency is not None:
+        joining = 0.0  # a closed loop replaces who has ended, at the end of an iteration
     tokens = decode.family.replica.tokens_per_step
     before = handed_over_overhead(decode.family.replica.engine, decode.alone, tokens) + joining * decode.alone * tokens
-    least = before[None, :] + sent / pieces
-    slack = np.full_like(least, np.inf) if job.slo.ttft is None else job.slo.ttft - least
-    answer = lengths.decodes * decode.alone[None, :]
-    if job.slo.e2e is not None:
-        slack = np.minimum(slack, job.slo.e2e - least - answer)
-    ends, idle = np.append(_LOADS, 1.0), times.own(0.0)
-    rows = zip(offer.spent, i, strict=True)
-    reach = np.stack([ends[np.searchsorted(row, slack[k], side="right")] for row, k in rows])
-    most = reach * times.capacity[i] * count[:, None]
-    return np.where(slack[i] < idle[i], 0.0, most), idle + least + answer
+    return np.asarray(before[None, :] + sent / pieces)
 
 
 def decode_most(decode: DecodePool, job: Job) -> Array:
@@ -207,7 +226,9 @@ def _scores(job: Job, total: Array, cost: Array | None, power: Array, rate: Arra
         case "throughput":
             return np.asarray(-safe * (1 - 1e-9 * total))
         case "cost":
-            return np.asarray((total * 1e3 if cost is None else cost) / safe)
+            # A closed loop is the same work whatever serves it: the cheapest plan that keeps the limits.
+            paid = total * 1e3 if cost is None else cost
+            return np.asarray(paid / safe if job.workload.concurrency is None else paid - 1e-9 * safe)
         case "gpus":
             return np.asarray(total - 1e-9 * safe)
         case "energy":
@@ -216,9 +237,9 @@ def _scores(job: Job, total: Array, cost: Array | None, power: Array, rate: Arra
             return np.asarray(seconds + 1e-9 * total - 1e-12 * safe)
 
 
-def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow, Array]:
-    """The steady state of every match at the most requests/s that keep the limits (or those asked), and its score; inf
-    where no load keeps them."""
+def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow | SplitLoop, Array]:
+    """The steady state of every match at the most requests/s that keep the limits (or at the load asked), and its
+    score; inf where no load keeps them."""
     pair = matches.pair(job)
     decode = pair.roles[1]
     top = matches.decode.batch[matches.j]
@@ -230,7 +251,11 @@ def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow, Array]:
         rate = decode_rate(decode.layouts, batch, tpot, pair.lengths) * decode.count
         return pair.flow(rate, batch, yes, tpot)
 
-    if job.workload.rate is not None:
+    flow: SplitFlow | SplitLoop
+    if job.workload.concurrency is not None:
+        flow = pair.closed(np.full(len(top), float(job.workload.concurrency)))
+        kept = keeps(flow, job)
+    elif job.workload.rate is not None:
         flow = pair.open(np.full(len(top), job.workload.rate))
         kept = keeps(flow, job) & (flow.batch <= top * (1 + 1e-6))
     else:
@@ -245,12 +270,12 @@ def operating_points(matches: Matches, job: Job) -> tuple[SplitFlow, Array]:
     return flow, np.where(kept, _scores(job, first + decode.gpus, cost, power, flow.rate, seconds), np.inf)
 
 
-def keeps(flow: SplitFlow, job: Job) -> BoolArray:
+def keeps(flow: SplitFlow | SplitLoop, job: Job) -> BoolArray:
     """Whether a steady state keeps every limit."""
     return np.asarray(margin(flow, job) >= 0)
 
 
-def margin(flow: SplitFlow, job: Job) -> Array:
+def margin(flow: SplitFlow | SplitLoop, job: Job) -> Array:
     """How far a steady state is from its nearest limit, as a share of it; negative where a limit is missed."""
     p = job.slo.percentile
     ttft, tpot = flow.ttft(p), flow.tpot(p)

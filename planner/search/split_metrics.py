@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from planner.job.job import Job
 from planner.search.candidates import GpuMemory, Metrics, lengths_of
 from planner.search.pools import DecodePool, PrefillPool, name_of
-from planner.search.ranking import Candidate, Outcome, Role, Share
+from planner.search.ranking import Candidate, Role, Share
 from planner.search.rate_matching import Matches, operating_points
 from planner.search.reject import Rejected
 from planner.serving.afd import AttentionFfn, Workers
@@ -19,7 +18,7 @@ from planner.serving.latency import STATISTICS, e2e
 from planner.serving.layout import Array, Layout, Layouts
 from planner.serving.memory import Memory
 from planner.serving.pd import Role as PoolRole
-from planner.serving.pd import SplitFlow, SplitLoop, closed_split, open_split
+from planner.serving.pd import SplitFlow, SplitLoop, open_split
 from planner.serving.replica import Replica
 
 
@@ -67,20 +66,6 @@ def roles_of(
     return PoolRole(prefill, first, counts[:, 0]), PoolRole(decode, second, counts[:, 1])
 
 
-def _grouped(matches: Sequence[Match]) -> Iterator[tuple[list[Match], tuple[PoolRole, PoolRole]]]:
-    groups: dict[tuple[int, int], list[Match]] = defaultdict(list)
-    for match in matches:
-        groups[id(match.prefill), id(match.decode)].append(match)
-    for members in groups.values():
-        rows = [(*m.layouts, m.n_prefill, m.n_decode) for m in members]
-        prefill, decode = members[0].prefill, members[0].decode
-        first, second = roles_of(prefill.family.replica, decode.family.replica, rows)
-        if decode.blocks is not None:
-            split, workers = decode.blocks
-            second = replace(second, blocks=(split, workers.rows([m.j for m in members])))
-        yield members, (first, second)
-
-
 def candidates_of(matches: Matches, job: Job) -> list[Candidate]:
     """Matches of two pools at their exact operating points, as candidates."""
     flow, _ = operating_points(matches, job)
@@ -95,20 +80,11 @@ def candidates_of(matches: Matches, job: Job) -> list[Candidate]:
     return found
 
 
-def closed_matches(matches: Sequence[Match], job: Job, outcome: Outcome) -> list[Candidate]:
-    """A closed loop: constant requests in flight over both pools."""
-    assert job.workload.concurrency is not None
-    found = []
-    for members, roles in _grouped(matches):
-        concurrency = np.full(len(members), job.workload.concurrency)
-        loop = closed_split(*roles, concurrency, lengths_of(job.workload))
-        for index, metrics in enumerate(state_metrics(loop)):
-            missed = _missed(metrics, None, index, job)
-            if missed is None:
-                found.append(_candidate(members[index], metrics, loop, index, job))
-            else:
-                outcome.rejections.add(replace(missed, candidate=members[index].name))
-    return found
+def missed_by(match: Matches, job: Job) -> Rejected | None:
+    """What a match misses at the load that was asked, or None."""
+    flow, _ = operating_points(match, job)
+    (metrics,) = state_metrics(flow)
+    return _missed(metrics, flow, 0, job)
 
 
 def state_metrics(state: SplitFlow | SplitLoop) -> list[Metrics]:
@@ -127,9 +103,9 @@ def state_metrics(state: SplitFlow | SplitLoop) -> list[Metrics]:
     ]
 
 
-def _missed(metrics: Metrics, flow: SplitFlow | None, index: int, job: Job) -> Rejected | None:
+def _missed(metrics: Metrics, flow: SplitFlow | SplitLoop, index: int, job: Job) -> Rejected | None:
     """Why a row cannot be used, or None."""
-    if flow is not None and not np.isfinite(flow.batch[index]):
+    if not np.isfinite(flow.batch[index]):
         return Rejected("decode pool cannot carry the rate", "", "more slots", f"{flow.memory.slots[index]:.0f}", 1.0)
     seen = {"ttft": metrics.ttft, "tpot": metrics.tpot, "e2e": metrics.e2e}
     p = job.slo.percentile

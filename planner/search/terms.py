@@ -14,14 +14,14 @@ import numpy as np
 from planner.search.ranking import Candidate
 from planner.serving.aggregated import steps
 from planner.serving.iteration import Work, iteration_ledger
-from planner.serving.latency import first_token_overhead, handed_over_overhead
+from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layouts, floats
 
 GPUS, DECODING, RUNNING = "GPUs in use", "share of them that decodes", "running requests of a decoding GPU"
 FULL = "share of the cache in use"
 FACTORS = (GPUS, DECODING, RUNNING)
 KERNELS, MESSAGES, PROMPTS = "decode kernels", "all-reduce and expert messages", "prefill of other requests"
-QUEUE, OWN, EXPOSED, REST = "queue for prefill", "own prefill", "exposed KV transfer", "front end"
+QUEUE, OWN, REST = "queue for prefill", "own prefill", "first decode steps and front end"
 _MESSAGES = ("all-reduce", "expert dispatch", "pipeline", "context exchange")
 
 
@@ -43,7 +43,7 @@ def terms_of(c: Candidate, percentile: str) -> Terms:
         FULL: c.per_replica.batch / max(c.slots, 1e-9),
     }  # fmt: skip
     tpot, ttft = c.per_replica.tpot["mean"], c.per_replica.ttft[percentile]
-    parts = _aggregated(c, tpot, ttft) if c.mode == "aggregated" else _split(c, tpot, ttft)
+    parts = _aggregated(c, tpot, ttft) if c.mode == "aggregated" else _split(c, tpot, ttft, percentile)
     first, second = ({name: max(s, 0.0) * 1e3 for name, s in part.items()} for part in parts)
     return Terms(factors, first, second)
 
@@ -66,20 +66,17 @@ def _aggregated(c: Candidate, tpot: float, ttft: float) -> tuple[dict[str, float
     return _decode(c, columns, tpot), {QUEUE: ttft - own - rest, OWN: own, REST: rest}
 
 
-def _split(c: Candidate, tpot: float, ttft: float) -> tuple[dict[str, float], dict[str, float]]:
+def _split(c: Candidate, tpot: float, ttft: float, percentile: str) -> tuple[dict[str, float], dict[str, float]]:
     from planner.search.split_metrics import both_roles
-    from planner.serving.pd import handover
-    from planner.serving.prefill import prefill_times
-    from planner.serving.transfer import TransferOptions
+    from planner.serving.pd import paired
 
-    sender, receiver = both_roles(c)
-    times = prefill_times(sender.replica, sender.layouts, c.lengths)
-    own = times.own(c.rate / sender.count)
-    link = handover(sender, receiver, c.lengths, times.chunks, TransferOptions())
-    exposed = _one(link.seconds(np.array([c.rate]), own))
-    rest = _one(handed_over_overhead(c.replica.engine, floats(tpot), c.replica.tokens_per_step))
-    parts = {QUEUE: ttft - _one(own) - exposed - rest, OWN: _one(own), EXPOSED: exposed, REST: rest}
-    if receiver.blocks is not None:
+    roles = both_roles(c)
+    pair = paired(*roles, c.lengths)
+    state = pair.open(floats([c.rate])) if c.concurrency is None else pair.closed(floats([c.concurrency]))
+    parts = {name: _one(seconds) for name, seconds in state.first_token(percentile).items()}
+    # Tables of D(B) are those of a whole pool in the search: what differs in the fourth digit is put here.
+    parts[QUEUE] += ttft - sum(parts.values())
+    if roles[1].blocks is not None:
         # Messages overlap with the kernels of other micro-batches: only the sum is anybody's time.
         return {KERNELS: tpot}, parts
     spent = _decode(c, Layouts.of([c.layout]), tpot)

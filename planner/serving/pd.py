@@ -36,6 +36,11 @@ _BISECTIONS = 60
 _LIMITED = 0.95
 # Load generators draw lengths uniformly from 80 to 100 % of a nominal one: standard deviation over mean.
 _LENGTH_VARIATION = 0.2 / 12**0.5 / 0.9
+# Parts of the time to first token, in order.
+QUEUE, OWN, EXPOSED, JOIN, SLOT, FRONT = (
+    "queue for prefill", "own prefill", "exposed KV transfer", "decode step to join", "wait for a decode slot",
+    "first decode steps and front end",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class SplitLoop:
     """Steady state of a closed loop, [rows]; where ``fits`` is false the other members mean nothing.
 
     ``batch`` running decodes per attention rank; ``rate`` requests/s; ``limited`` whether the prefill pool is what
-    holds the loop up.
+    holds the loop up; ``admission`` seconds that a computed prompt waits for a decode slot.
     """
 
     prefill: PrefillTimes
@@ -133,6 +138,8 @@ class SplitLoop:
     concurrency: Array
     mean_ttft: Array
     limited: BoolArray
+    link: Handover
+    admission: Array
 
     @property
     def fits(self) -> Array:
@@ -150,6 +157,16 @@ class SplitLoop:
         chance = np.where(even, 0.0, self.prefill.wait(share, replicas, "mean"))
         spread = self.prefill.wait(share, replicas, statistic) - chance
         return self.mean_ttft + np.where(even, 0.0, spread)
+
+    def first_token(self, statistic: str) -> dict[str, Array]:
+        """What ``ttft`` is the sum of."""
+        decode = self.roles[1].replica
+        own = self.prefill.own(self.rate / self.roles[0].count)
+        parts = {
+            OWN: own, EXPOSED: self.link.seconds(self.rate, own), SLOT: self.admission,
+            FRONT: handed_over_overhead(decode.engine, self.mean_tpot, decode.tokens_per_step),
+        }  # fmt: skip
+        return {QUEUE: self.ttft(statistic) - np.sum(list(parts.values()), axis=0), **parts}
 
     def load_test(self, statistic: str) -> tuple[Array, Array]:
         """TTFT and requests/s as a load test reports them that starts all of its N requests at once.
@@ -200,20 +217,22 @@ class SplitFlow:
     @property
     def exposed(self) -> Array:
         """Seconds between the end of a prefill and the arrival of its cache, beyond what the prefill hides."""
-        return self._exposed(self.prefill.own(self.rate / self.roles[0].count))
-
-    def _exposed(self, own: Array) -> Array:
-        return self.link.seconds(self.rate, own)
+        return self.link.seconds(self.rate, self.prefill.own(self.rate / self.roles[0].count))
 
     def ttft(self, statistic: str) -> Array:
-        """Overhead + wait and prefill + exposed transfer + what is left of the decode iteration that it has to join."""
+        """Wait and prefill + exposed transfer + what is left of the decode iteration that it has to join + overhead."""
+        return np.asarray(sum(self.first_token(statistic).values()))
+
+    def first_token(self, statistic: str) -> dict[str, Array]:
+        """What ``ttft`` is the sum of."""
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
         tokens = self.roles[1].replica.tokens_per_step
         joining = self.mean_tpot * tokens * (0.5 if statistic == "mean" else QUANTILE[statistic])
-        overhead = handed_over_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens)
         own = self.prefill.own(share)
-        computed = self.prefill.wait(share, replicas, statistic) + own
-        return overhead + computed + self._exposed(own) + joining
+        return {
+            QUEUE: self.prefill.wait(share, replicas, statistic), OWN: own, EXPOSED: self.link.seconds(self.rate, own),
+            JOIN: joining, FRONT: handed_over_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens),
+        }  # fmt: skip
 
     def tpot(self, statistic: str) -> Array:
         """TPOT of the request at a percentile: only the Poisson fluctuation of the batch moves it."""
@@ -296,7 +315,8 @@ class Pair:
         waiting = np.maximum(concurrency / rate - lengths.decodes * tpot - ttft, 0.0)
         limited = rate / prefill.count > _LIMITED * times.capacity
         return SplitLoop(
-            times, self.budget, low, tpot, self.roles, lengths, rate, concurrency, ttft + waiting, limited
+            times, self.budget, low, tpot, self.roles, lengths, rate, concurrency, ttft + waiting, limited, self.link,
+            np.where(limited, 0.0, waiting),
         )  # fmt: skip
 
 

@@ -173,3 +173,18 @@ def test_explanations_come_in_every_form_that_text_has(
     assert "| operator |" in (tmp_path / "why.md").read_text()
     assert json.loads((tmp_path / "why.json").read_text())["plan"]["#"] == 1
     assert command("explain", path, "-o", "yaml").out.startswith("plan:")
+
+
+@pytest.mark.parametrize("load", [{}, {"concurrency": 60}])
+def test_the_first_token_of_a_split_is_the_sum_of_its_parts(load: dict[str, Any]) -> None:
+    split = found(modes="pd", simulate_top=0, top=1, **load)
+    told = explained(split)
+    parts = told["first_token"]["parts_ms"]
+    assert sum(parts.values()) == pytest.approx(split.plans[0].predicted.ttft_ms.p95, rel=0.01)
+    assert {"queue for prefill", "own prefill", "exposed KV transfer"} <= set(parts)
+    assert all(ms >= -1e-6 for ms in parts.values())
+    # 80 layers of 8 KV heads of 128, keys and values, an element a byte or two: 2,000 tokens.
+    width = 2 if split.plans[0].pools[0].kv == "bf16" else 1
+    assert told["first_token"]["cache_bytes"] == 2000 * 80 * 2 * 8 * 128 * width
+    assert 0 < told["first_token"]["load"]["prefill"] <= 1
+    assert any(line.startswith("TTFT p95") and "own prefill" in line for line in told["why"])

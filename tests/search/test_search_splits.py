@@ -171,4 +171,4 @@ def test_a_closed_loop_lists_each_plan_once() -> None:
     asked = job(2000, 500, concurrency=16.0, modes=("pd",), weights=("fp8",), kv=("fp8",), top=50)
     ranked = search(MODEL, ENGINE, [supply("h100-sxm", 4)], asked).ranked
     told = [str([(pool.replica.accelerator.id, pool.layout, pool.replicas) for pool in c.pools]) for c in ranked]
-    assert len(told) == len(set(told)) > 5
+    assert len(told) == len(set(told)) >= 4
