@@ -24,7 +24,8 @@ from planner.job.fleet import Fleet
 from planner.job.job import Job
 from planner.job.speculating import ASSUMED, Speculating
 from planner.job.tuning import Tuning
-from planner.plan import Plan, PlanFile, Pool, plan_file, sha256, significant
+from planner.plan import Plan, PlanFile, Pool, sha256, significant
+from planner.planned import plan_file
 from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
