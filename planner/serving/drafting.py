@@ -50,7 +50,7 @@ class Drafting:
                 return Speculation(method, length, acceptance, _running(target, prediction_layer(target.model)), 2)
             case "eagle":
                 head = _running(replace(target, weights="bf16"), eagle_head(target.model))
-                return Speculation(method, length, acceptance, head, 4, own_head=True)
+                return Speculation(method, length, acceptance, head, 4, 1, own_head=True)
             case "draft":
                 assert self.model is not None
                 draft, tables = _running(target, self.model), not self.model.tied_embeddings

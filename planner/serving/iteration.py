@@ -70,22 +70,23 @@ def _draft_seconds(replica: Replica, speculation: Speculation, layouts: Layouts,
         return np.asarray(replica.engine.draft_step)
     split = draft_layouts(speculation, layouts)
     caught_up = replace(work, drafted=float(speculation.tokens), one_sample=True)
-    seconds = _one_pass(draft, split, caught_up).total + _fold_seconds(replica, speculation, split, caught_up)
+    seconds = _one_pass(draft, split, caught_up).total + _fold_seconds(replica, speculation.joined, split, caught_up)
     if speculation.tokens > 1:
         later = Work(work.sequences, work.context)
-        each = _one_pass(draft, split, later).total + _fold_seconds(replica, speculation, split, later)
+        joined = speculation.joined if speculation.rejoined is None else speculation.rejoined
+        each = _one_pass(draft, split, later).total + _fold_seconds(replica, joined, split, later)
         seconds = seconds + np.where(floats(work.sequences) > 0, (speculation.tokens - 1) * each, 0.0)
     return seconds
 
 
-def _fold_seconds(replica: Replica, speculation: Speculation, layouts: Layouts, work: Work) -> Array:
-    """Seconds of the product that folds several hidden states into the input of a draft layer."""
-    if not speculation.joined:
+def _fold_seconds(replica: Replica, joined: int, layouts: Layouts, work: Work) -> Array:
+    """Seconds of the product that folds ``joined`` hidden states into the input of a draft layer."""
+    if not joined:
         return np.zeros(1)
     hidden = replica.model.hidden
     tokens = floats(work.sequences) * (1.0 + work.drafted) + floats(work.chunk)
     seconds = gemm_seconds(
-        tokens, hidden / layouts.tp, speculation.joined * hidden, math="bf16",
+        tokens, hidden / layouts.tp, joined * hidden, math="bf16",
         accelerator=replica.accelerator, efficiency=replica.efficiency, launch=IN_GRAPH_LAUNCH,
     )  # fmt: skip
     return np.asarray(seconds * replica.engine.dense_slowdown)

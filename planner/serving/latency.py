@@ -6,8 +6,10 @@ Closed forms until the simulation checks them. TTFT runs from arrival to first t
 * Wait for prefill: M/D/1, E[W] = load*P/(2(1-load)) and P(W > t) = load*exp(-load*t/E[W]) (Pollaczek-Khinchine; the
   exponential tail is within +7 % at p95 and +11 % at p99 of a simulated M/D/1 at loads of .6 to .9, and above it at
   lower loads; pd_queueing.md). Plus half an iteration until the running one ends.
-* TPOT of one request moves with the prompts that others bring during its life: Poisson with mean B, so the standard
-  deviation is sqrt(B)/osl*P, and with the running batch, whose Poisson fluctuation lasts as long as a request.
+* TPOT of one request moves with the prompts that others bring during its life and with the running batch, whose
+  fluctuation lasts as long as a request. Prompts that come lengthen the life, in which more come: a delay busy period,
+  whose variance is lambda*P^2*T/(1-load)^2 for a life of mean T (Takacs; Kleinrock, Queueing Systems I, 5.9). With
+  lambda*T = B that is a deviation of sqrt(B)/osl*P/(1-load); the batch is taken to swing with it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from planner.serving.aggregated import OpenLoop, Steps
 from planner.serving.engine import Engine
 from planner.serving.layout import Array, floats
 
+# Closer to saturation than that nothing is steady within the life of a request.
+_LEAST_IDLE = 0.1
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
@@ -55,10 +59,11 @@ def handed_over_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Ar
     return np.asarray(first_token_overhead(engine, tpot, tokens) + engine.handover_steps * tpot * tokens)
 
 
-def luck(s: Steps, osl: ArrayLike) -> Array:
+def luck(s: Steps, tpot: ArrayLike, osl: ArrayLike) -> Array:
     """Deviation of a request's seconds per token because drafts are accepted by chance: L tokens need a number of steps
-    whose variance is L*variance/E^3 (renewal theory), so D*sqrt(variance/(E*L)); 0 without speculation."""
-    return np.asarray(s.decode * np.sqrt(s.variance / s.tokens / np.maximum(floats(osl) - 1.0, 1.0)))
+    whose variance is L*variance/E^3 (renewal theory), each as long as any, so tpot*sqrt(variance/(E*L)); 0 without
+    speculation."""
+    return np.asarray(floats(tpot) * np.sqrt(s.variance / s.tokens / np.maximum(floats(osl) - 1.0, 1.0)))
 
 
 def open_loop_ttft(point: OpenLoop, engine: Engine, statistic: str) -> Array:
@@ -79,8 +84,9 @@ def open_loop_tpot(point: OpenLoop, osl: ArrayLike, statistic: str) -> Array:
     s, z = point.steps, z_score(statistic)
     if z == 0.0:
         return point.tpot
-    spread = np.sqrt(s.batch) * (s.prefill / floats(osl) + point.batch_slope)
-    wide = point.tpot + z * np.hypot(spread, luck(s, osl))
+    idle = np.maximum(1.0 - point.prefill_load, _LEAST_IDLE)
+    spread = np.sqrt(s.batch) * (s.prefill / floats(osl) + point.batch_slope) / idle
+    wide = point.tpot + z * np.hypot(spread, luck(s, point.tpot, osl))
     return np.where(floats(osl) <= 1.0, 0.0, wide)
 
 

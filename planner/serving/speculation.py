@@ -83,6 +83,8 @@ class Speculation:
     draft : what computes them, as a replica on the same GPUs; None where nothing is computed (n-grams).
     joined : hidden states that the draft folds into one before its first layer (2: embedding and hidden state of an
         MTP layer; 4: three hidden states and the embedding of an EAGLE-3 head); 0 for a model of its own.
+    rejoined : the same of each further pass (None: as many): an EAGLE-3 head goes on from its own hidden state, which
+        needs no fold, beside the embedding (arXiv 2503.01840).
     own_embedding, own_head : whether the draft holds these tables beside those of the target.
     name : of the draft model, for a plan.
     """
@@ -92,6 +94,7 @@ class Speculation:
     acceptance: Acceptance
     draft: Replica | None = None
     joined: int = 0
+    rejoined: int | None = None
     own_embedding: bool = False
     own_head: bool = False
     name: str | None = None

@@ -107,7 +107,7 @@ def test_a_draft_model_takes_as_many_of_its_own_iterations_as_tokens() -> None:
     assert ledger["draft"] == pytest.approx(first + 2 * later)
 
 
-def test_a_fold_covers_every_token_of_the_first_pass_and_the_head_only_the_last_ones() -> None:
+def test_the_first_pass_folds_every_checked_token_and_each_pass_guesses_from_one() -> None:
     kind = by_memory(tiny(4))
     head = by_memory(eagle_head(kind.model))
     b, k = 2, 3
@@ -115,7 +115,11 @@ def test_a_fold_covers_every_token_of_the_first_pass_and_the_head_only_the_last_
     hidden, vocab = kind.model.hidden, head.model.vocab
     passes = [iteration_ledger(head, one(1), Work(b, 50, drafted=float(n))) for n in (k, 0)]
     first, later = (float(np.ravel(p.total - p.seconds["lm head"])[0]) for p in passes)
-    folds = sum(2 * (4 * hidden * hidden + rows * (4 + 1) * hidden) for rows in (b * (1 + k), *[b] * (k - 1)))
+    # four hidden states in the first pass, the draft's own one beside the embedding in the others
+    folds = sum(
+        2 * (joined * hidden * hidden + rows * (joined + 1) * hidden)
+        for joined, rows in ((4, b * (1 + k)), *[(1, b)] * (k - 1))
+    )
     heads = k * 2 * (hidden * vocab + b * (hidden + vocab))
     assert float(np.ravel(ledger["draft"])[0]) == pytest.approx(first + (k - 1) * later + (folds + heads) / BANDWIDTH)
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planner_cases import replica
+from planner_cases import one, replica
 
 from planner.job.speculating import Speculating
+from planner.serving.aggregated import open_loop
 from planner.serving.drafting import Drafting
+from planner.serving.latency import open_loop_tpot
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.simulation.deploy import Served, deployment
@@ -108,3 +110,17 @@ def test_the_simulated_speed_is_that_of_the_closed_form() -> None:
         ours = float(closed_loop(case.replica, layout, np.array([8.0]), lengths).tpot("mean")[0])
         assert tpot[name] == pytest.approx(ours, rel=0.04)
     assert tpot["fast"] < 0.75 * tpot["plain"]
+
+
+@pytest.mark.parametrize(("rate", "batch"), [((0.72, 0.68), 16.0), ((0.72, 0.68), 40.0), ((1.0,), 16.0)])
+def test_prompts_lengthen_lives_in_which_more_prompts_come(rate: tuple[float, ...], batch: float) -> None:
+    """Drafts shorten decoding, so that prompts take a third to a half of the time: without the feedback of a delay busy
+    period the closed form's p95 over its mean would be 9 to 17 % below that of a replay."""
+    target = replica("meta-llama/Llama-3.1-8B")
+    kind = replace(target, speculation=Drafting(Speculating(method="eagle", acceptance=rate)).speculation(target, 3))
+    lengths = Lengths(1000.0, 200.0)
+    point = open_loop(kind, one(1), np.array([[batch]]), lengths)
+    mean, high = (float(open_loop_tpot(point, 200.0, s).ravel()[0]) for s in ("mean", "p95"))
+    stream = OpenStream(EvenPoisson(float(point.rate.ravel()[0])), Fixed(1000), Fixed(200), 3000, seed=1)
+    seen = summarize(simulate(deployment(Served(kind, Layout(1), 1, lengths), mean), stream, details=False)).tpot
+    assert high / mean == pytest.approx(seen.p95 / seen.mean, rel=0.07)
