@@ -24,7 +24,8 @@ from planner.job.fleet import Fleet
 from planner.job.job import Job
 from planner.job.speculating import ASSUMED, Speculating
 from planner.job.tuning import Tuning
-from planner.plan import Plan, PlanFile, Pool, plan_file, sha256, significant
+from planner.plan import Plan, PlanFile, Pool, sha256, significant
+from planner.planned import plan_file
 from planner.search.ranking import Outcome
 from planner.search.search import Progress, Supply
 from planner.search.search import search as search_candidates
@@ -55,6 +56,7 @@ CURRENT = "current"
 # Splits that the shape of the model forbids are no candidates that failed.
 SHAPE_REASONS = (
     "divide by tp", "divide by ep", "does not divide", "spread", "spread evenly", "than layers", "pipeline stages",
+    "one pipeline stage",
 )  # fmt: skip
 
 
@@ -188,7 +190,7 @@ def search(
     ranked = recheck(outcome, job, progress) if job.simulate_top else [(c, None) for c in outcome.ranked]
     file = plan_file(
         job, outcome, ranked, elapsed=time.perf_counter() - started, catalog_sha256=catalogs.hardware.sha256,
-        model_sha256=sha256(distill(model)), warnings=doubts(model, job), argv=argv,
+        model_sha256=sha256(distill(model)), warnings=doubts(model, job, drafting), argv=argv,
     )  # fmt: skip
     if mixture is None or (file.plans and not _beats(mixture, file.plans[0])):
         return file
@@ -231,13 +233,19 @@ def require_rankable(outcome: Outcome, job: Job) -> None:
         raise InputError(f"--objective energy: no power is known of {names}", hint="add tdp_w with --catalog")
 
 
-def doubts(model: Model, job: Job) -> list[str]:
+def doubts(model: Model, job: Job, drafting: Drafting | None = None) -> list[str]:
     """What a user should doubt although a plan was found."""
     found, total = [], job.workload.isl + job.workload.osl
     if model.max_context is not None and total > model.max_context:
         found.append(f"{total:,.0f} tokens of a request exceed the context of {model.max_context:,} of {model.id}")
     if job.speculate is not None and not job.speculate.acceptance:
         found.append(ASSUMED)
+    draft = None if drafting is None else drafting.model
+    if draft is not None and draft.vocab != model.vocab:
+        found.append(
+            f"{draft.id} has {draft.vocab:,} tokens in its vocabulary, {model.id} {model.vocab:,}: engines check only "
+            "drafts of the same tokenizer"
+        )
     if not job.slo.limits and job.workload.concurrency is None and job.workload.rate is None:
         found.append("no latency limit is set, so plans run close to saturation; set --ttft and --tpot")
     return found

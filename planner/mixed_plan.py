@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from planner.job.job import Job
-from planner.plan import Certificate, Latency, Performance, Plan, Pool, plan_of, significant
+from planner.plan import Certificate, Latency, Performance, Plan, Pool, significant
+from planner.planned import plan_of
 from planner.search.mixed import Menu
 from planner.search.mixture import MixturePlan, MixtureResult, ReplicaCount
 from planner.search.mixture.space import LAST_NODE

@@ -96,7 +96,7 @@ def replica(model: Model | str, accelerator: Accelerator | str = "h100-sxm", **c
     """Return a replica with the efficiencies of the GPU's family; ``engine`` defaults to vllm."""
     model = load_model(model) if isinstance(model, str) else model
     device = gpu(accelerator) if isinstance(accelerator, str) else accelerator
-    base = Replica(model, device, load_efficiency(device.family), load_engine("vllm"))
+    base = Replica(model, device, load_efficiency(device.family), load_engine("vllm").on(device.vendor))
     return replace(base, **changes)
 
 

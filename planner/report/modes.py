@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from planner.plan import ModeRow, PlanFile, RejectedRow
-from planner.search.terms import DECODING, FACTORS, FULL, GPUS
+from planner.search.terms import DECODING, FACTORS, FULL, GPUS, PRICE, WATTS
 
 _TIE = 5e-3
 _BINDS = 0.97
 _SECONDS = "seconds of a token"
+_PAID = {"cost": PRICE, "energy": WATTS}
 _MARKS = {"af": "af ", "pd": "decode "}
 """What the ledger calls candidates of a split mode."""
 
@@ -38,13 +39,19 @@ def _line(first: ModeRow, other: ModeRow, objective: str, slo: Mapping[str, obje
     if gap < _TIE:
         return f"{best} ties with {first.mode} on {objective}"
     behind = f"{best} is {gap:.1%} behind {first.mode} on {objective}"
-    decides = _latency(first, other) if objective == "latency" else _output(first, other, slo)
+    decides = _latency(first, other) if objective == "latency" else _output(first, other, slo, objective)
     return f"{behind}: {decides}" if decides else behind
 
 
-def _output(first: ModeRow, other: ModeRow, slo: Mapping[str, object]) -> str:
-    """The factor of the output by which the lesser plan loses most, and for requests what holds them down."""
+def _output(first: ModeRow, other: ModeRow, slo: Mapping[str, object], objective: str) -> str:
+    """The factor of the output (per dollar, watt or GPU where that is asked) by which the lesser plan loses most, and
+    for requests what holds them down."""
     ratios = {name: other.terms[name] / first.terms[name] for name in FACTORS if _both(first.terms, other.terms, name)}
+    if objective != "throughput":
+        ratios.pop(GPUS, None)  # whatever is paid for does its share of the output
+    for name in (_PAID[objective],) if objective in _PAID else ():
+        if _both(first.terms, other.terms, name):
+            ratios[name] = first.terms[name] / other.terms[name]
     spent = sum(first.tpot_ms.values()), sum(other.tpot_ms.values())
     if min(spent) > 0:
         ratios[_SECONDS] = spent[0] / spent[1]
@@ -56,6 +63,10 @@ def _output(first: ModeRow, other: ModeRow, slo: Mapping[str, object]) -> str:
         return ""
     if name == GPUS:
         return f"{other.terms[GPUS]:g} GPUs in use, not {first.terms[GPUS]:g}: whole replicas leave the others idle"
+    if name == PRICE:
+        return f"its GPUs cost ${other.terms[PRICE]:,.2f} an hour each, not ${first.terms[PRICE]:,.2f}"
+    if name == WATTS:
+        return f"its GPUs draw {other.terms[WATTS]:,.0f} W each, not {first.terms[WATTS]:,.0f}"
     if name == DECODING:
         return f"{other.terms[DECODING]:.0%} of its GPUs decode, not {first.terms[DECODING]:.0%}; the others prefill"
     if name == _SECONDS:

@@ -16,7 +16,7 @@ from planner.job.parse import parse_length
 from planner.job.points import Point, PoolPoint
 from planner.job.speculating import Speculating
 from planner.job.tuning import Tuning
-from planner.plan import pool_speculation
+from planner.planned import pool_speculation
 from planner.report.calibration import warn_unused
 from planner.report.drafts import speculation_text
 from planner.report.emit import emit

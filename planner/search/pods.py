@@ -26,7 +26,7 @@ from planner.search.supply import Supply
 from planner.search.unit_table import WORTH, UnitTable
 from planner.serving.bracket import last_kept
 from planner.serving.decode import decode_rate
-from planner.serving.latency import e2e
+from planner.serving.latency import e2e, slots_needed
 from planner.serving.layout import Array, Layout
 from planner.serving.pd import Role, SplitFlow, open_split
 from planner.serving.prefill import prefill_times
@@ -207,6 +207,7 @@ def _margin(
     seen = {"ttft": ttft, "tpot": tpot, "e2e": e2e(ttft, tpot, flow.lengths.osl)}
     fits = np.logical_and(flow.memory.fits, flow.prefill.memory.fits)
     good = np.isfinite(flow.batch) & np.isfinite(ttft) & np.broadcast_to(fits, (n,))
+    good &= slots_needed(np.where(good, flow.batch, 0.0), p) <= flow.memory.slots  # as a search over splits asks
     left = np.ones(n)
     for name, limit in limits.items():
         left = np.minimum(left, 1.0 - np.where(good, seen[name], 0.0) / limit)

@@ -19,6 +19,7 @@ from planner.serving.layout import Array, Layouts, floats
 
 GPUS, DECODING, RUNNING = "GPUs in use", "share of them that decodes", "running requests of a decoding GPU"
 FULL = "share of the cache in use"
+PRICE, WATTS = "US dollars per GPU and hour", "watts per GPU"
 FACTORS = (GPUS, DECODING, RUNNING)
 KERNELS, MESSAGES, PROMPTS = "decode kernels", "all-reduce and expert messages", "prefill of other requests"
 QUEUE, OWN, REST = "queue for prefill", "own prefill", "first decode steps and front end"
@@ -40,8 +41,10 @@ def terms_of(c: Candidate, percentile: str) -> Terms:
     running = c.per_replica.batch * c.ranks * c.instances
     factors = {
         GPUS: float(c.gpus), DECODING: decoding / c.gpus, RUNNING: running / decoding,
-        FULL: c.per_replica.batch / max(c.slots, 1e-9),
+        FULL: c.per_replica.batch / max(c.slots, 1e-9), WATTS: sum(pool.power for pool in c.pools) / c.gpus,
     }  # fmt: skip
+    if c.cost is not None:
+        factors[PRICE] = c.cost / c.gpus
     tpot, ttft = c.per_replica.tpot["mean"], c.per_replica.ttft[percentile]
     parts = _aggregated(c, tpot, ttft) if c.mode == "aggregated" else _split(c, tpot, ttft, percentile)
     first, second = ({name: max(s, 0.0) * 1e3 for name, s in part.items()} for part in parts)

@@ -29,7 +29,8 @@ from planner.serving.replica import Replica
 def ffn_half(replica: Replica) -> Replica:
     """Feed-forward blocks and experts of every layer, nothing else."""
     layers = each_layer(replica.model, lambda layer: Layer(None, layer.ffn))
-    # FFN pools replicate popular experts and place them by load: only the draw of tokens keeps their ranks uneven.
+    # FFN pools replicate popular experts and place them by load: only the draw of tokens keeps their ranks uneven. A
+    # measured imbalance goes before that, see FfnWorkers.
     engine = replace(replica.engine, evenness=EVEN, redundant_experts=0, expert_imbalance=0.0)
     return replace(replica, engine=engine, model=replace(replica.model, layers=layers, vocab=0, positions=0))
 
@@ -140,7 +141,8 @@ class FfnWorkers:
         replica, hidden = self.replica, self.replica.model.hidden
         form, own = replica.formats[Part.EXPERTS], tokens * self.sharing / self.count
         groups = ffn.experts / np.ceil(ffn.experts / (self.sharing * self.ep))
-        rows, busy = loaded_rank(float(ffn.experts), float(ffn.top_k), own, groups)
+        measured = replica.engine.expert_imbalance or None
+        rows, busy = loaded_rank(float(ffn.experts), float(ffn.top_k), own, groups, imbalance=measured)
         sharers = self.gpus / self.ep
         seconds = experts_seconds(
             own * reach(ffn, groups), float(ffn.latent or hidden), float(ffn.width), float(ffn.experts),

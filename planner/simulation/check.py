@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from planner.job.job import Job
-from planner.plan import Performance, Verdict, latency_ms, significant
+from planner.plan import Performance, significant
+from planner.planned import Verdict, latency_ms
 from planner.search.candidates import lengths_of
 from planner.search.ranking import Candidate, Outcome, RankKey, rank_key
 from planner.search.rerate import at_rate

@@ -25,7 +25,11 @@ class Transfer:
 
 
 class Links:
-    """First come, first served: every link carries one cache at a time; receivers take turns."""
+    """First come, first served: every link carries one cache at a time; receivers take turns.
+
+    The two links of a cache queue apart, and it waits for the later one: while one of them is busy with others, the
+    other serves whoever is next, as transfers that share links do.
+    """
 
     def __init__(self, senders: int, receivers: int) -> None:
         self._sending = [0.0] * senders
@@ -33,9 +37,8 @@ class Links:
         self._next = 0
 
     def wait(self, now: float, sender: int, transfer: Transfer) -> float:
-        """Seconds until both links of a cache are free; it takes them."""
+        """Seconds until both links of a cache have come to it."""
         receiver, self._next = self._next, (self._next + 1) % len(self._receiving)
-        start = max(now, self._sending[sender], self._receiving[receiver])
-        self._sending[sender] = start + transfer.egress
-        self._receiving[receiver] = start + transfer.ingress
-        return start - now
+        leaves, enters = max(now, self._sending[sender]), max(now, self._receiving[receiver])
+        self._sending[sender], self._receiving[receiver] = leaves + transfer.egress, enters + transfer.ingress
+        return max(leaves, enters) - now

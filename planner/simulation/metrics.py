@@ -51,7 +51,7 @@ class Summary:
     Attributes
     ----------
     ttft : arrival to first token; tpot : (end_to_end - ttft)/(output - 1) per request, requests of one token left
-        out; itl : gaps between tokens, all tokens of the run alike; end_to_end; queued : arrival to admission.
+        out; itl : gaps between tokens, all tokens of the run alike; end_to_end; queued : all waits to be served.
     requests_per_s, output_tokens_per_s : completions per second while measured requests arrive.
     attainment, goodput : share of measured requests that attain the target, and those per second; nan without one.
     utilisation, mean_batch, kv_occupancy : busy share, decoding sequences and used share of the KV memory per

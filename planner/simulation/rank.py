@@ -86,6 +86,9 @@ class Rank:
             request = self.prefilling.pop()
             request.ready = False
             request.computed = request.target
+            request.waited += now
+            if request.first_token > now:
+                request.first_token = request.last_token = now
             self.prefilled(request)
             self.join(request)
         self.pending_blocks = 0

@@ -15,7 +15,7 @@ class Records:
     def __init__(self) -> None:
         self.number = array("q")
         self.arrival = array("d")
-        self.queued = array("d")  # arrival to admission
+        self.queued = array("d")  # arrival to admission, and waits for links and for the second of two pools
         self.ttft = array("d")
         self.end_to_end = array("d")
         self.prompt = array("q")
@@ -32,7 +32,7 @@ class Records:
         arrival = request.arrival
         self.number.append(request.number)
         self.arrival.append(arrival)
-        self.queued.append(max(0.0, request.admitted - arrival))
+        self.queued.append(max(0.0, request.admitted - arrival) + request.waited)
         self.ttft.append(max(0.0, request.first_token - arrival) + offset)
         self.end_to_end.append(max(0.0, request.finished - arrival) + offset)
         self.prompt.append(request.prompt)

@@ -49,6 +49,7 @@ class Request:
         "skew",
         "target",
         "turn",
+        "waited",
     )
 
     def __init__(
@@ -88,6 +89,7 @@ class Request:
         self.hit_tokens = 0
         self.preemptions = 0
         self.seen_late = False  # it came while decodes ran and waits for the scheduler to look at its queue
+        self.waited = 0.0  # after the prompt was computed: for links between two pools, and to start in the second one
         self.skew = 0.0  # delay of its lane behind the first one in the pipeline
         self.ready = False  # its KV comes from a prefill pool: nothing to compute
         # Low-discrepancy (golden ratio): reproducible without a random generator.

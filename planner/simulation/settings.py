@@ -145,7 +145,7 @@ class Deployment:
     serve : the aggregated pool, or the decode pool of a split.
     prefill : the pool that computes prompts, or None.
     transfer : how the KV of a prompt of so many tokens goes from the prefill to the decode pool.
-    answers_after_transfer : whether the user gets the first token from the decode pool, once it has the cache.
+    answers_after_transfer : whether the user gets the first token from the decode pool, once a request starts there.
     """
 
     serve: Pool

@@ -241,9 +241,11 @@ class Simulator:
             return False
         self._serial += 1
         transfer = self.deployment.transfer(request.prompt)
-        arrives = now + transfer.seconds(self._links.wait(now, request.rank, transfer))
+        waited = self._links.wait(now, request.rank, transfer)
+        arrives = now + transfer.seconds(waited)
+        request.waited = waited
         if self.deployment.answers_after_transfer:
-            request.first_token = arrives
+            request.first_token = math.inf  # until it starts to decode
         heappush(self._events, (arrives, self._serial, TRANSFER, request, 0, 0, 0))
         return True
 
@@ -259,6 +261,7 @@ class Simulator:
             side.replicas[index].version += 1
             self._wake(now, 0, index, side.replicas[index].version)
         request.ready, request.skew = True, 0.0
+        request.waited -= now
         self._enqueue(request, 1, now)
 
     def request_done(self, request: Request, now: float) -> None:

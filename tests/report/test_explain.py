@@ -17,7 +17,7 @@ from planner.report.html import html_report
 from planner.report.modes import compare_modes
 from planner.report.single import time_by_operator
 from planner.report.why import GLOSSARY
-from planner.search.terms import DECODING, FULL, GPUS, KERNELS, OWN, PROMPTS, QUEUE, RUNNING
+from planner.search.terms import DECODING, FULL, GPUS, KERNELS, OWN, PRICE, PROMPTS, QUEUE, RUNNING
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 
@@ -110,6 +110,16 @@ def test_modes_that_tie_are_said_to_tie_and_nothing_decides_where_nothing_differ
         "idle"
     ]
     assert compare_modes(rows(50.0, 8.0)) == ["the best af plan (b) is 50.0% behind pd on throughput"]
+
+
+def test_what_decides_on_cost_is_a_factor_of_the_output_per_dollar_not_the_number_of_gpus(plain: PlanFile) -> None:
+    first = ModeRow(mode="aggregated", plan="a", value=1.0, terms={GPUS: 8.0, DECODING: 1.0, RUNNING: 9.0, PRICE: 1.0})
+    other = ModeRow(mode="pd", plan="b", value=1.6, terms={GPUS: 2.0, DECODING: 0.8, RUNNING: 9.0, PRICE: 2.0})
+    proof = plain.plans[0].certificate.model_copy(update={"objective": "cost"})
+    leader = plain.plans[0].model_copy(update={"certificate": proof})
+    search_info = plain.search.model_copy(update={"modes": [first, other]})
+    (line,) = compare_modes(plain.model_copy(update={"plans": [leader], "search": search_info}))
+    assert line.endswith("60.0% behind aggregated on cost: its GPUs cost $2.00 an hour each, not $1.00")
 
 
 @pytest.mark.parametrize(

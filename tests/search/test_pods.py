@@ -9,11 +9,12 @@ from planner.api import Catalogs
 from planner.job.job import Job
 from planner.job.parse import parse_job
 from planner.search.candidates import lengths_of
-from planner.search.pods import Pod, pod_capacities, pod_name, worthwhile_pods
+from planner.search.pods import Pod, Side, pod_capacities, pod_name, worthwhile_pods
 from planner.search.ranking import Candidate, Outcome
-from planner.search.search import families
+from planner.search.search import families, search
 from planner.search.split_metrics import roles_of
 from planner.serving.engine import load_engine
+from planner.serving.latency import slots_needed
 from planner.serving.pd import open_split
 
 
@@ -63,3 +64,20 @@ def test_no_pod_is_made_of_smaller_units() -> None:
     for gpus, rate in units:
         parts = [a + b for m, a in units for n, b in units if m + n <= gpus]
         assert rate > 0.99 * max(parts, default=0.0)
+
+
+def test_pods_leave_room_for_the_fluctuation_of_their_batch_as_a_search_does() -> None:
+    # Long contexts on small GPUs: memory binds, and a Poisson batch of 80 needs more than 90 slots at p95.
+    asked = parse_job(
+        model="llama-3.1-8b", fleet="l40s:8", isl="12000", osl="600", ttft="20s", weights="bf16", kv="bf16",
+        modes="pd", simulate_top=0,
+    )  # fmt: skip
+    known = Catalogs()
+    best = search(
+        known.model(asked.model), load_engine("vllm"), list(known.supplies(asked.fleet)), asked
+    ).ranked[0]  # fmt: skip
+    first, second = (Side(known.supplies(asked.fleet)[0], p.replica, p.layout, p.replicas) for p in best.pools)
+    (unit,) = pod_capacities([Pod(first, second)], asked)
+    assert unit.per_replica.batch > 0.7 * unit.slots
+    assert float(slots_needed(np.array(unit.per_replica.batch), "p95")) <= unit.slots
+    assert unit.rate == pytest.approx(best.rate, rel=0.01)

@@ -15,7 +15,7 @@ from planner_cases import gpu, job, one, replica, supply
 from planner.architecture.catalog import load_model
 from planner.catalog.hardware import Accelerator
 from planner.job.job import Job
-from planner.plan import objective_value
+from planner.planned import objective_value
 from planner.search.candidates import lengths_of
 from planner.search.ranking import Candidate, Outcome, pareto
 from planner.search.search import Supply, search

@@ -198,6 +198,13 @@ def test_rows_say_why_they_cannot_be_predicted() -> None:
     assert "attention_tp" in found[3].reason
 
 
+def test_a_measured_imbalance_of_experts_holds_in_ffn_workers_too() -> None:
+    side = replace(REPLICA, engine=replace(REPLICA.engine, expert_imbalance=1.5))
+    even, uneven = (AttentionFfn(r, r).stages(workers(), np.array([12288.0]), LENGTHS) for r in (REPLICA, side))
+    assert float(uneven.attention[0]) == float(even.attention[0])
+    assert 1.1 < float(uneven.ffn[0] / even.ffn[0]) < 1.5
+
+
 def test_requests_are_whole() -> None:
     """One request fills one micro-batch of one rank, however many there are to fill."""
     header = (

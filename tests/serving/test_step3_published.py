@@ -39,6 +39,20 @@ def test_cost_per_token_is_that_of_the_paper(name: str) -> None:
         assert ffn_usd(model, rates) * 1e6 == pytest.approx(blocks[index], abs=0.0015)
 
 
+# US dollars per million tokens with each side on the cheaper of H800 and H20, at 8K and 32K: section 2.
+@pytest.mark.parametrize(
+    ("name", "at_8k", "at_32k"),
+    [("stepfun-ai/step3", 0.055, 0.129), ("Qwen/Qwen3-235B-A22B", 0.062, 0.193),
+     ("deepseek-ai/DeepSeek-V3", 0.068, 0.211)],
+)  # fmt: skip
+def test_each_side_on_its_cheapest_hardware_costs_what_the_paper_says(name: str, at_8k: float, at_32k: float) -> None:
+    model, kinds = load_model(name), [HARDWARE[kind][0] for kind in ("H800", "H20")]
+    blocks = min(ffn_usd(model, kind) for kind in kinds)
+    for context, printed in ((8192, at_8k), (32768, at_32k)):
+        attention = min(float(attention_usd(model, context, kind)) for kind in kinds)
+        assert (attention + blocks) * 1e6 == pytest.approx(printed, abs=0.0015)
+
+
 # The printed 0.007 and 0.034 are rounded: the formula gives 0.0073 and 0.0344 (afd.md, section 1).
 @pytest.mark.parametrize(("name", "share"), [("H800", 0.0582), ("H20", 0.0073), ("A800", 0.0307), ("910B", 0.0345)])
 def test_minimum_sparsity_is_that_of_the_paper(name: str, share: float) -> None:

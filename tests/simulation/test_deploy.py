@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planner_cases import one, plain_engine, replica, tiny
+from planner_cases import gpu, one, plain_engine, replica, tiny
 
 from planner.cost.collective import point_to_point_seconds
 from planner.serving.engine import load_engine
@@ -16,8 +16,11 @@ from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
 from planner.simulation.deploy import Served, deployment, step_model
-from planner.simulation.deploy_split import transfer_of
+from planner.simulation.deploy_split import split_deployment, transfer_of
+from planner.simulation.metrics import summarize
 from planner.simulation.settings import Policy, Routing
+from planner.simulation.simulator import simulate
+from planner.simulation.streams import EvenPoisson, Fixed, OpenStream
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 
@@ -142,3 +145,17 @@ def test_a_part_of_a_split_plan_sends_its_caches_as_the_whole_plan_does():
 def links() -> dict[str, Any]:
     case = replica(LLAMA)
     return {"topology": case.topology, "efficiency": case.efficiency}
+
+
+def test_a_split_that_is_overloaded_behind_its_prefill_is_unstable():
+    """The waits of a split lie in three places: before the prefill, for the links, and for a decode slot."""
+    slow = replace(replica(LLAMA), accelerator=gpu("h100-sxm", network_bandwidth=4e9))
+    lengths = Lengths(4000.0, 50.0)
+    prompts = [Served(slow, Layout(1), 12, Lengths(4000.0, 1.0), planned=count) for count in (12, 1)]
+    narrow = Served(slow, Layout(1), 3, lengths)  # 19 requests/s come in by its links
+    few = Served(replica(LLAMA, engine=replace(load_engine("vllm"), max_sequences=1.0)), Layout(1), 3, lengths)
+    verdicts = []
+    for prefill, decode, rate in ((prompts[0], narrow, 12.0), (prompts[0], narrow, 30.0), (prompts[1], few, 30.0)):
+        stream = OpenStream(EvenPoisson(rate), Fixed(4000), Fixed(50), 1500, seed=1)
+        verdicts.append(summarize(simulate(split_deployment(prefill, decode, 0.01), stream)).stability.stable)
+    assert verdicts == [True, False, False]

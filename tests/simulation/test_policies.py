@@ -186,3 +186,14 @@ def test_assumed_prefix_hits_are_not_computed_but_held():
     many = [Request(i, 0.0, 100, 4, found=60) for i in range(12)]
     simulate(Deployment(Pool(AffineSteps(1.0, 0.0, 0.0, 0.01, 0.0, kv_tokens=1000, max_sequences=99))), Given(*many))
     assert sum(r.admitted == 0.0 for r in many) in (8, 9)
+
+
+def test_the_first_token_of_a_split_comes_when_it_starts_to_decode():
+    # One decode slot: the second request has its cache at 4 s, but the first decodes until 6 s.
+    serve, prefill = Pool(AffineSteps(1.0, 0.0, 0.0, 0.01, 0.0, kv_tokens=1000, max_sequences=1)), Pool(STEPS)
+    both = [Request(i, 0.0, 100, 4) for i in range(2)]
+    split = Deployment(serve, prefill, lambda tokens: Transfer(), answers_after_transfer=True)
+    simulate(split, Given(*both))
+    assert [r.first_token for r in both] == [3.0, 6.0]
+    assert [r.finished for r in both] == [6.0, 9.0]
+    assert both[1].waited == 3.0
