@@ -39,8 +39,11 @@ FORMATS = ("table", "json", "yaml", "md")
 
 
 def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Recompute what decides a plan. Raises InputError for an unknown rank or names that the catalogs lack."""
-    plan = found.plan(rank)
+    """Recompute what decides a plan, calibrated as it was where there is no profile.
+
+    Raises InputError for an unknown rank or names that the catalogs lack.
+    """
+    plan, catalogs = found.plan(rank), catalogs.of_plan(found)
     try:
         job = Job.model_validate(found.job)
     except ValidationError as problem:
