@@ -298,7 +298,7 @@ def explain(
     check_formats(output, out, allowed=FORMATS)
     found = read_plan_file(plan)
     with _progress() as progress:
-        explanation = explain_plan(found, rank, _catalogs(catalog, assume_arch, profile), progress)
+        explanation = explain_plan(found, rank, _catalogs_of(found, catalog, assume_arch, profile), progress)
     emit_explanation(explanation, output, out)
 
 
@@ -349,7 +349,7 @@ def simulate(
     )  # fmt: skip
     found = read_plan_file(plan)
     with _progress() as progress:
-        catalogs = _catalogs(catalog, assume_arch, profile)
+        catalogs = _catalogs_of(found, catalog, assume_arch, profile)
         done = run(found, rank, options, catalogs=catalogs, progress=show_requests(progress))
     emit_replay(done, output, out, timeline)
 
@@ -652,6 +652,17 @@ def _catalogs(folders: list[Path] | None, assume: str | None = None, profile: Pa
     tuned = read_profile(profile)
     note_profile(profile, tuned)
     return Catalogs(tuple(folders or ()), assume, tuned)
+
+
+def _catalogs_of(file: Any, folders: list[Path] | None, assume: str | None, profile: Path | None) -> Any:
+    """The catalogs as a saved plan was made with them, unless another profile is given."""
+    from planner.report.calibration import note_profile
+
+    catalogs = _catalogs(folders, assume, profile)
+    if profile is None and file.provenance.calibrations:
+        catalogs = catalogs.of_plan(file)
+        note_profile("the profile of the plan", catalogs.profile)
+    return catalogs
 
 
 def _job(**options: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ from planner.search.search import search as search_candidates
 from planner.serving.drafting import Drafting
 from planner.serving.engine import Engine, load_engine
 from planner.serving.precision import kv_default
-from planner.serving.profile import Profile
+from planner.serving.profile import Profile, parse_profile
 from planner.serving.replica import KV_BYTES, Replica
 from planner.serving.speculation import LENGTHS
 from planner.simulation.check import PROBLEM, recheck
@@ -72,6 +72,16 @@ class Catalogs:
     def hardware(self) -> HardwareCatalog:
         """GPUs, nodes, fabrics and prices."""
         return load_hardware(self.folders)
+
+    def of_plan(self, file: PlanFile) -> Catalogs:
+        """The catalogs with the calibrations that a saved plan was made with, unless there is a profile.
+
+        Raises InputError.
+        """
+        rows = file.provenance.calibrations
+        if self.profile.calibrations or not rows:
+            return self
+        return replace(self, profile=parse_profile(rows, "the saved plan"))
 
     @property
     def model_folders(self) -> tuple[Path, ...]:
@@ -192,9 +202,18 @@ def search(
         job, outcome, ranked, elapsed=time.perf_counter() - started, catalog_sha256=catalogs.hardware.sha256,
         model_sha256=sha256(distill(model)), warnings=doubts(model, job, drafting), argv=argv,
     )  # fmt: skip
+    file = _with_calibrations(file, catalogs.profile.of(model.id, engine.id))
     if mixture is None or (file.plans and not _beats(mixture, file.plans[0])):
         return file
     return with_first(file, mixture, job.top, time.perf_counter() - started)
+
+
+def _with_calibrations(file: PlanFile, profile: Profile) -> PlanFile:
+    """The file, which names the calibrations behind its numbers."""
+    if not profile.calibrations:
+        return file
+    rows = [asdict(calibration) for calibration in profile.calibrations]
+    return file.model_copy(update={"provenance": file.provenance.model_copy(update={"calibrations": rows})})
 
 
 def _beats(mixture: Plan, best: Plan) -> bool:
@@ -315,12 +334,15 @@ def simulate(
     catalogs: Catalogs | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> Replayed:
-    """Replay a workload on the plan of a rank. Raises InputError."""
+    """Replay a workload on the plan of a rank, calibrated as the plan was where there is no profile.
+
+    Raises InputError.
+    """
     from planner.job.traffic import Traffic
     from planner.simulation.replay import replay
 
     plan, job = found.plan(rank), Job.model_validate(found.job)
-    known = catalogs or Catalogs()
+    known = (catalogs or Catalogs()).of_plan(found)
     replicas = [replica_of_pool(job.model, pool, known) for pool in plan.pools]
     return replay(plan, job, replicas, traffic or Traffic(seed=job.seed), progress)
 
@@ -352,10 +374,11 @@ def comparison_plans(
     from planner.comparison.saved import plans_of
 
     known = catalogs or Catalogs()
-    return plans_of(
-        found, asked, catalog_sha256=known.hardware.sha256, argv=argv,
-        model_sha256=sha256(distill(known.model(asked.job.model))),
-    )  # fmt: skip
+    model = known.model(asked.job.model)
+    file = plans_of(
+        found, asked, catalog_sha256=known.hardware.sha256, argv=argv, model_sha256=sha256(distill(model))
+    )
+    return _with_calibrations(file, known.profile.of(model.id, asked.job.engine))
 
 
 def replica_of_pool(model: str, pool: Pool, catalogs: Catalogs) -> Replica:

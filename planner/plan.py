@@ -181,7 +181,8 @@ class SearchInfo(_Model):
 class Provenance(_Model):
     """What the plan was made from: the same inputs and seed give the same saved bytes apart from ``created``.
 
-    ``argv`` is the command without the options that say where its output goes.
+    ``argv`` is the command without the options that say where its output goes; ``calibrations`` are those of the user's
+    profile that the numbers rest on, so that a plan can be explained and simulated without the profile.
     """
 
     planner_version: str
@@ -190,6 +191,7 @@ class Provenance(_Model):
     seed: int
     argv: list[str]
     created: str
+    calibrations: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class PlanFile(_Model):

@@ -55,7 +55,9 @@ def _padded_pairs(
     tile = constants.tile
     padded = np.ceil(query / tile) * tile
     work = (pairs + padded * (0.5 * tile + constants.depth)) * blocks
-    work += (np.minimum(span, _LONGEST) + tile) * (tile * units * constants.tail)
+    # Blocks of a chunk differ in length by no more than the chunk; the keys in front of it all of them share.
+    longest = np.minimum(np.minimum(span, _LONGEST), query)
+    work += (longest + tile) * (tile * units * constants.tail)
     return work
 
 

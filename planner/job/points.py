@@ -13,7 +13,7 @@ from planner.errors import InputError, PlannerError
 from planner.job.speculating import Speculating, parse_speculating
 from planner.job.tuning import Tuning
 
-REQUIRED = ("id", "model", "gpu", "mode", "isl", "osl", "concurrency")
+REQUIRED = ("model", "gpu", "isl", "osl", "concurrency")
 OUTPUT = (
     "id",
     "status",
@@ -100,8 +100,8 @@ def parse_points(lines: Iterable[str], where: str) -> Iterator[Point]:
 def parse_row(row: Mapping[str, str], line: int) -> Point:
     """A point from the columns of a row; ``problem`` says what is wrong with it."""
     name = row.get("id") or f"line {line}"
+    mode = row.get("mode") or "aggregated"
     try:
-        pd = row["mode"] == "pd"
         return Point(
             id=name,
             model=row["model"],
@@ -111,13 +111,13 @@ def parse_row(row: Mapping[str, str], line: int) -> Point:
             engine=row.get("engine", "").lower(),
             engine_version=row.get("engine_version", ""),
             date=row.get("measured", ""),
-            mode=row["mode"],
+            mode=mode,
             concurrency=_number(row, "concurrency"),
             isl=_number(row, "isl"),
             osl=_number(row, "osl"),
             pool=_pool(row, "", "replicas"),
-            prefill=_pool(row, "prefill_", "prefill_workers") if pd else None,
-            decode=_pool(row, "decode_", "decode_workers") if pd else None,
+            prefill=_pool(row, "prefill_", "prefill_workers") if mode == "pd" else None,
+            decode=_pool(row, "decode_", "decode_workers") if mode == "pd" else None,
             statistic="p50" if row.get("statistic") == "median" else "mean",
             speculate=_speculate(row),
             extra=row,

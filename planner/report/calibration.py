@@ -28,7 +28,7 @@ def emit_calibration(profile: Profile, output: str, out: Path) -> None:
 _NAMED = 3
 
 
-def note_profile(path: Path, profile: Profile) -> None:
+def note_profile(path: Path | str, profile: Profile) -> None:
     """Say on stderr that numbers are calibrated, and for what: everything else keeps the built-in constants."""
     named = [
         f"{'any model' if entry.model == ANY else entry.model} on {entry.gpu} with {entry.engine} ({_results(entry)})"

@@ -72,6 +72,10 @@ class Profile:
                     return entry
         return None
 
+    def of(self, model: str, engine: str) -> Profile:
+        """What of it bears on a model and engine."""
+        return Profile(tuple(c for c in self.calibrations if c.model in (model, ANY) and c.engine == engine))
+
     def text(self) -> str:
         """What the file holds."""
         lines = [
@@ -96,10 +100,17 @@ def read_profile(path: Path) -> Profile:
     rows = data.get("calibration")
     if not isinstance(rows, list) or not rows:
         raise InputError(f"--profile {path}: no [[calibration]]", hint="planner calibrate RESULTS --out profile.toml")
-    return Profile(tuple(_calibration(row, f"--profile {path}, calibration {n}") for n, row in enumerate(rows, 1)))
+    return parse_profile(rows, f"--profile {path}")
+
+
+def parse_profile(rows: Sequence[Mapping[str, object]], where: str) -> Profile:
+    """Calibrations from the tables of a file. Raises InputError, which names the first that is none."""
+    return Profile(tuple(_calibration(row, f"{where}, calibration {n}") for n, row in enumerate(rows, 1)))
 
 
 def _calibration(row: Mapping[str, object], where: str) -> Calibration:
+    if not isinstance(row, Mapping):
+        raise InputError(f"{where}: not a table")
     known = {field.name for field in fields(Calibration)}
     if unknown := set(row) - known:
         raise InputError(f"{where}: unknown key {sorted(unknown)[0]!r}", hint=f"known: {', '.join(sorted(known))}")

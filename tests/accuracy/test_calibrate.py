@@ -12,11 +12,13 @@ from planner.accuracy.calibrate import calibrate, fit_factors, scaled
 from planner.accuracy.measured import Measured, measured_point, shipped_points
 from planner.accuracy.predict import Predictor, as_shipped
 from planner.accuracy.usable import refuse_unusable
-from planner.api import Catalogs, estimate, search
+from planner.api import Catalogs, estimate, search, simulate
 from planner.errors import InputError
 from planner.job.parse import parse_job
 from planner.job.points import Point, PoolPoint
+from planner.job.traffic import Traffic
 from planner.report.calibration import note_profile, warn_unused
+from planner.report.explain import explain_plan
 from planner.serving.profile import Calibration, Profile, read_profile
 
 PREDICTOR = Predictor()
@@ -153,6 +155,26 @@ def test_no_factor_takes_kernels_near_the_datasheet() -> None:
     engine = Catalogs().replica("meta-llama/Llama-3.1-8B", "h100-sxm", "bf16", "", "vllm").engine
     fast = Calibration("", "", "", kernels=0.2).apply(engine)
     assert fast.dense_slowdown == 0.85 and fast.expert_slowdown <= engine.expert_slowdown
+
+
+def test_a_saved_plan_is_explained_and_simulated_with_the_calibration_it_was_made_with() -> None:
+    slower = Calibration("meta-llama/Llama-3.1-8B", "h100-sxm", "vllm", kernels=1.5, points=3)
+    asked = parse_job(model="llama-3.1-8b", fleet="h100-sxm:1", isl="1000", osl="200", rate="5/s", simulate_top=0)
+    saved = search(asked, catalogs=Catalogs(profile=Profile((slower, replace(slower, engine="sglang")))))
+    plain = search(asked)
+    assert [row["kernels"] for row in saved.provenance.calibrations] == [1.5]
+    assert plain.provenance.calibrations == []
+    told = explain_plan(saved, 1, Catalogs(), lambda _: None)
+    untold = explain_plan(plain, 1, Catalogs(), lambda _: None)
+    steps = [sum(e["decode_iteration_ms"].values()) for e in (told, untold)]
+    assert steps[0] > 1.2 * steps[1]
+    few = Traffic(requests=200)
+    slow, fast = (simulate(file, traffic=few).record()["simulated"]["tpot_ms"]["mean"] for file in (saved, plain))
+    assert slow > 1.2 * fast
+    assert Catalogs(profile=Profile((slower,))).of_plan(plain).profile.calibrations == (slower,)
+    wrong = saved.provenance.model_copy(update={"calibrations": [{"model": "m"}]})
+    with pytest.raises(InputError, match="the saved plan, calibration 1: no engine"):
+        Catalogs().of_plan(saved.model_copy(update={"provenance": wrong}))
 
 
 def test_outputs_say_what_a_profile_calibrates_and_what_it_does_not(capsys: pytest.CaptureFixture[str]) -> None:

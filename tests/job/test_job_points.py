@@ -50,9 +50,14 @@ def test_a_row_without_id_is_named_by_its_line() -> None:
     assert points(",m,g,,aggregated,,,,,,8,10,10,,")[0].id == "line 2"
 
 
+def test_a_file_of_plain_deployments_needs_neither_ids_nor_modes() -> None:
+    (point,) = parse_points(["model,gpu,isl,osl,concurrency", "m,g,10,10,8"], "x.csv")
+    assert (point.id, point.mode, point.problem) == ("line 2", "aggregated", None)
+
+
 def test_missing_columns_and_unreadable_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no column mode, isl"):
-        list(parse_points(["id,model,gpu,osl,concurrency"], "x.csv"))
+    with pytest.raises(InputError, match="no column gpu, isl"):
+        list(parse_points(["id,model,osl,concurrency"], "x.csv"))
     with pytest.raises(InputError):
         list(parse_points([], "x.csv"))
     binary = tmp_path / "b.csv"
