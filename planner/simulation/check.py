@@ -28,7 +28,7 @@ TRIFLE = 0.005
 _IN_FLIGHT = 120
 _LIFETIMES = 7
 _FEWEST, _MOST = 500, 1600
-# A run of fewer lifetimes starts in full swing, as its warm-up would not fill the batch; then fewer requests will do.
+# A run of fewer lifetimes starts in full swing, as its warm-up would not fill the batch; of a split fewer will do then.
 _FILLS, _STEADY = 4, 800
 PROBLEM = "demoted: "
 DERATES = (0.95, 0.88, 0.78, 0.65)
@@ -148,7 +148,8 @@ def _stream(candidate: Candidate, job: Job, share: float) -> OpenStream | Closed
         # Equal outputs would keep the users in step for ever, which no real load does.
         spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
         return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed, hit=hit)
-    count = _STEADY if in_flight * _FILLS > _MOST else count
+    if candidate.mode != "aggregated" and in_flight * _FILLS > _MOST:
+        count = _STEADY
     return OpenStream(EvenPoisson(candidate.rate * share), prompt, output, count, seed=job.seed, hit=hit)
 
 
