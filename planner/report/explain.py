@@ -19,7 +19,7 @@ from planner.report.drafts import draft_rows, speculation_text, stops_paying
 from planner.report.emit import emit
 from planner.report.formats import rows_text, yaml_text
 from planner.report.modes import compare_modes
-from planner.report.plans import plan_rows, pool_text, precisions, verdict
+from planner.report.plans import latency, plan_rows, pool_text, precisions, verdict
 from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.report.splits import first_token, first_token_text
@@ -33,6 +33,7 @@ _STEP, _PROMPT = "decode_iteration_ms", "prefill_of_one_prompt_ms"
 _PHASES = {"aggregated": (_STEP, _PROMPT), "prefill": (_PROMPT,), "decode": (_STEP,)}
 _TITLES = {_STEP: "one decode step", _PROMPT: "one prompt"}
 _RELAXATIONS = (1.1, 1.25, 1.5, 2.0)
+_OTHER = 0.02  # relative difference from which two TTFTs are not of the same pools
 _SAME = 5e-4  # relative change below which two plans do the same
 FORMATS = ("table", "json", "yaml", "md")
 
@@ -51,6 +52,9 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
         raise InputError(f"the plan's job is no request: {where}: {first['msg']}") from None
     pools = [explain_pool(plan, pool, job, catalogs) for pool in plan.pools]
     told = first_token(plan, job, catalogs) if plan.mode in ("pd", "af") else {}
+    seen = latency(plan.predicted, "ttft_ms", job.slo.percentile)
+    if told and abs(sum(told["parts_ms"].values()) / seen - 1) > _OTHER:
+        told = {}  # copies of a pod, which share no queue
     said = first_token_text(plan, told, job.slo.percentile) if told else []
     return {
         "plan": plan_rows(found)[rank - 1],

@@ -20,8 +20,9 @@ from planner.search.candidates import Metrics, lengths_of
 from planner.search.pair_grid import pair_grid
 from planner.search.pools import DecodePool, PrefillPool, compatible, decode_pool, prefill_pool
 from planner.search.ranking import Candidate, Share
+from planner.search.reject import Rejections
 from planner.search.split_metrics import gpu_memory, roles_of, running, state_metrics
-from planner.search.splits import Members
+from planner.search.splits import Members, that_transfers
 from planner.search.supply import Supply
 from planner.search.unit_table import WORTH, UnitTable
 from planner.serving.bracket import last_kept
@@ -87,7 +88,8 @@ def worthwhile_pods(members: Members, job: Job, whole: Iterable[tuple[str, int, 
     ``whole`` lists the aggregated replicas as (GPU type, GPUs, requests/s). Rates are those of the pair search here;
     ``pod_capacities`` has the exact ones.
     """
-    members = [(supply, min(gpus, POD_GPUS), family) for supply, gpus, family in members]
+    members = [that_transfers(supply, min(gpus, POD_GPUS), family, Rejections()) for supply, gpus, family in members]
+    members = [member for member in members if member[2].layouts]
     senders = [prefill_pool(*member) for member in members]
     receivers = [decode_pool(*member, job.slo, lengths_of(job.workload)) for member in members]
     found: dict[tuple[str, str], list[tuple[PrefillPool, DecodePool]]] = defaultdict(list)

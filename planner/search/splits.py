@@ -26,7 +26,7 @@ from planner.search.rate_matching import (
     offer_of,
     thinned,
 )
-from planner.search.reject import Rejected
+from planner.search.reject import Rejected, Rejections
 from planner.search.split_metrics import candidates_of, missed_by
 from planner.search.supply import Supply
 
@@ -38,7 +38,8 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     """All pairs of a prefill and a decode pool that keep the limits, on one GPU type or two; the modes of the job say
     whether decode replicas are whole, split between attention and feed-forward workers, or either."""
     lengths = lengths_of(job.workload)
-    members = [member for member in (_that_transfer(*member, outcome) for member in members) if member[2].layouts]
+    members = [that_transfers(*member, outcome.rejections) for member in members]
+    members = [member for member in members if member[2].layouts]
     # In a closed loop the running batch does not fluctuate, and requests beyond the slots wait.
     slo = job.slo if job.workload.concurrency is None else job.slo.model_copy(update={"percentile": "mean"})
     senders = [prefill_pool(*member, pruned=False) for member in members]
@@ -132,7 +133,9 @@ def _record_missed(groups: list[Matches], job: Job, outcome: Outcome) -> None:
         outcome.rejections.add(replace(miss, reason=f"split misses a limit {load}", candidate=names), len(group.bound))
 
 
-def _that_transfer(supply: Supply, available: int, family: Family, outcome: Outcome) -> tuple[Supply, int, Family]:
+def that_transfers(
+    supply: Supply, available: int, family: Family, rejections: Rejections
+) -> tuple[Supply, int, Family]:  # fmt: skip
     """A member without the layouts whose cache the engine cannot move."""
     if family.replica.engine.transfer_stages:
         return supply, available, family
@@ -140,5 +143,5 @@ def _that_transfer(supply: Supply, available: int, family: Family, outcome: Outc
     if staged:
         name, engine = f"{supply.accelerator.id} {staged[0]} {family.replica.weights}", family.replica.engine.id
         reason = f"{engine} moves no cache of pipeline stages"
-        outcome.rejections.add(Rejected(reason, name, "pp 1", f"pp {staged[0].pp}"), len(staged))
+        rejections.add(Rejected(reason, name, "pp 1", f"pp {staged[0].pp}"), len(staged))
     return supply, available, family.only([layout for layout in family.layouts if layout.pp == 1])

@@ -28,8 +28,8 @@ TRIFLE = 0.005
 _IN_FLIGHT = 120
 _LIFETIMES = 7
 _FEWEST, _MOST = 500, 1600
-# A run of fewer lifetimes starts in full swing: its warm-up would not fill the batch.
-_FILLS = 4
+# A run of fewer lifetimes starts in full swing, as its warm-up would not fill the batch; of a split fewer will do then.
+_FILLS, _STEADY = 4, 800
 PROBLEM = "demoted: "
 DERATES = (0.95, 0.88, 0.78, 0.65)
 
@@ -141,14 +141,16 @@ def _stream(candidate: Candidate, job: Job, share: float) -> OpenStream | Closed
     """Poisson arrivals or a closed loop, long enough for several generations of requests."""
     prompt, output = Fixed(max(1, round(job.workload.isl))), Fixed(max(1, round(job.workload.osl)))
     hit = job.workload.prefix_hit
-    count = int(min(max(_LIFETIMES * _in_flight(candidate, share), _FEWEST), _MOST))
+    in_flight = _in_flight(candidate, share)
+    count = int(min(max(_LIFETIMES * in_flight, _FEWEST), _MOST))
     if job.workload.concurrency is not None:
         users = max(1, round(job.workload.concurrency * share))
         # Equal outputs would keep the users in step for ever, which no real load does.
         spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
         return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed, hit=hit)
-    rate = candidate.rate * share
-    return OpenStream(EvenPoisson(rate), prompt, output, count, seed=job.seed, hit=hit)
+    if candidate.mode != "aggregated" and in_flight * _FILLS > _MOST:
+        count = _STEADY
+    return OpenStream(EvenPoisson(candidate.rate * share), prompt, output, count, seed=job.seed, hit=hit)
 
 
 def _in_full_swing(stream: OpenStream | ClosedLoop, candidate: Candidate, share: float) -> Stream:
@@ -156,11 +158,12 @@ def _in_full_swing(stream: OpenStream | ClosedLoop, candidate: Candidate, share:
     if isinstance(stream, ClosedLoop) or not isinstance(stream.outputs, Fixed) or not isinstance(stream.prompts, Fixed):
         return stream
     running = round(_in_flight(candidate, share))
-    if running * _FILLS <= stream.count or stream.outputs.tokens < 2:
+    if running * _FILLS <= _MOST or stream.outputs.tokens < 2:
         return stream
     alone = candidate.mode == "aggregated"
     lead = 0.0 if alone else candidate.per_replica.ttft["mean"]
-    return Amid(stream, stream.prompts.tokens, stream.outputs.tokens, running, lead, prefills=alone)
+    ranks = 1 if alone else max(1, round(candidate.ranks * candidate.instances * share))
+    return Amid(stream, stream.prompts.tokens, stream.outputs.tokens, running, lead, alone, ranks)
 
 
 def _in_flight(candidate: Candidate, share: float) -> float:

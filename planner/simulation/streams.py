@@ -202,7 +202,8 @@ class Amid:
     ``standing`` requests of fixed lengths decode from the start, evenly far in their outputs; others join the decodes
     by the same process while the first prompts are under way (``lead`` seconds) and after the last ones, for three
     lifetimes at most. This background leaves no records. Its caches are there already, but for those that come after
-    the stream where ``prefills``: in an aggregated pool their prompts are part of everybody's pace.
+    the stream where ``prefills``: in an aggregated pool their prompts are part of everybody's pace. Elsewhere it comes
+    ``together``, one for each rank at a time, which leaves fewer moments to simulate.
     """
 
     stream: OpenStream
@@ -211,6 +212,7 @@ class Amid:
     standing: int
     lead: float
     prefills: bool = False
+    together: int = 1
 
     def arrivals(self) -> Iterator[Request]:
         """Requests in the order of arrival."""
@@ -224,9 +226,11 @@ class Amid:
             yield request
         after = self.standing + BATCH
         for _ in range(3):
+            moment = last
             for index, gap in enumerate(self.stream.process.gaps(rng, self.standing)):
                 last += gap
-                yield self._one(after + index, last + self.lead, 0, ready=not self.prefills)
+                moment = last if index % self.together == 0 else moment
+                yield self._one(after + index, moment + self.lead, 0, ready=not self.prefills)
             after += self.standing
 
     def _joining(self, rng: Rng) -> Iterator[Request]:
@@ -240,7 +244,8 @@ class Amid:
     def _done(self, index: int) -> int:
         """Output tokens that a standing request has had: the golden ratio gives every rank all ages, whatever the
         router makes of the order."""
-        return max(min(int(self.output * ((index + 0.5) * 0.6180339887498949 % 1.0)), self.output - 2), 0)
+        age = (index // self.together + 0.5) * 0.6180339887498949 % 1.0
+        return max(min(int(self.output * age), self.output - 2), 0)
 
     def _one(self, index: int, arrival: float, done: int, *, ready: bool = True) -> Request:
         found = round(self.stream.hit * self.prompt)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -81,3 +83,17 @@ def test_pods_leave_room_for_the_fluctuation_of_their_batch_as_a_search_does() -
     assert unit.per_replica.batch > 0.7 * unit.slots
     assert float(slots_needed(np.array(unit.per_replica.batch), "p95")) <= unit.slots
     assert unit.rate == pytest.approx(best.rate, rel=0.01)
+
+
+def test_pods_keep_to_what_the_engine_can_move() -> None:
+    """NixlConnector of vLLM refuses pipeline stages, so that a pod with them could not be deployed."""
+    asked = parse_job(
+        model="llama-3.1-70b", fleet="h100-sxm:10", isl="4000", osl="300", ttft="1s", tpot="30ms", rate="8/s"
+    )
+    known, staged = Catalogs(), {}
+    for moves in (False, True):
+        engine = replace(load_engine("vllm"), transfer_stages=moves)
+        members = families(known.model(asked.model), engine, known.supplies(asked.fleet), asked, Outcome())
+        pods = worthwhile_pods(list(members), asked, [])
+        staged[moves] = any(side.layout.pp > 1 for pod in pods for side in (pod.prefill, pod.decode))
+    assert staged == {False: False, True: True}
