@@ -23,7 +23,7 @@ def loop_bounded(prefill: PrefillPool, decode: DecodePool, job: Job, thin: int |
     assert job.workload.concurrency is not None
     i, n_prefill = counts_allowed(prefill, job, thin)
     j, n_decode = counts_allowed(decode, job, thin)
-    least = least_first_token(prefill, decode, job) + prefill.times.rows(np.arange(len(prefill.gpus)), 1).own(0.0)
+    least = least_first_token(prefill, decode, job) + prefill.times.rows(np.arange(len(prefill.gpus)), 1).own(0.0, 1.0)
     answer = lengths_of(job.workload).decodes * decode.alone[None, :]
     possible = np.ones_like(least, dtype=bool)
     if job.slo.ttft is not None:

@@ -101,7 +101,7 @@ def _slack(prefill: PrefillPool, decode: DecodePool, job: Job) -> tuple[Array, t
         Role(decode.family.replica, across, far),
     )
     link = handover(sender, receiver, lengths, prefill.times.chunks, TransferOptions())
-    own = prefill.times.own(0.0)
+    own = prefill.times.own(0.0, 1.0)
     exposed = link.seconds(0.0, own)
     tpot = decode.tpot[None, :]
     tokens = decode.family.replica.tokens_per_step

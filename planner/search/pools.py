@@ -56,7 +56,7 @@ class PrefillPool:
         load = _LOADS[None, None, :]
         rate = self.capacity[:, None, None] * load
         columns = self.times.rows(np.arange(len(self.gpus)), 2)
-        spent = columns.wait(rate, counts[None, :, None], statistic) + columns.own(rate)
+        spent = columns.wait(rate, counts[None, :, None], statistic) + columns.own(rate, counts[None, :, None])
         fits = spent[:, :, :, None] <= slack[:, None, None, :]
         last = fits.cumprod(axis=2).sum(axis=2) - 1
         index = np.maximum(last, 0)
@@ -128,7 +128,7 @@ def prefill_pool(supply: Supply, available: int, family: Family, *, pruned: bool
     kept = list(range(len(family.layouts)))
     if pruned:
         shape = (len(family.layouts), 1)
-        capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0)))
+        capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0, 1.0)))
         nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])
         kept = undominated(gpus_of(family), capacity, [alone, -nics])
     few = family.only([family.layouts[i] for i in kept])

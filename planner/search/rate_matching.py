@@ -108,7 +108,7 @@ def offer_of(prefill: PrefillPool, job: Job, thin: int | None = None) -> Offer:
     i, count = counts_allowed(prefill, job, thin)
     own = prefill.times.rows(i, 1)
     rate = own.capacity * _LOADS[None, :]
-    return Offer(prefill, i, count, own.wait(rate, count[:, None], job.slo.percentile) + own.own(rate))
+    return Offer(prefill, i, count, own.wait(rate, count[:, None], job.slo.percentile) + own.own(rate, count[:, None]))
 
 
 def counts_allowed(pool: PrefillPool | DecodePool, job: Job, thin: int | None) -> tuple[Indices, Array]:
@@ -172,7 +172,7 @@ def _reach(offer: Offer, decode: DecodePool, job: Job) -> tuple[Array, Array]:
     slack = np.full_like(least, np.inf) if job.slo.ttft is None else job.slo.ttft - least
     if job.slo.e2e is not None:
         slack = np.minimum(slack, job.slo.e2e - least - answer)
-    ends, idle = np.append(_LOADS, 1.0), prefill.times.rows(np.arange(len(prefill.gpus)), 1).own(0.0)
+    ends, idle = np.append(_LOADS, 1.0), prefill.times.rows(np.arange(len(prefill.gpus)), 1).own(0.0, 1.0)
     rows = zip(offer.spent, i, strict=True)
     reach = np.stack([ends[np.searchsorted(row, slack[k], side="right")] for row, k in rows])
     most = reach * prefill.capacity[i][:, None] * count[:, None]

@@ -194,7 +194,7 @@ def running(state: SplitFlow | SplitLoop, row: int) -> tuple[float, float]:
     """Requests in work per attention rank of both pools (Little's law on the prefill)."""
     prefill = state.roles[0]
     share = state.rate / prefill.count
-    computing = share * state.prefill.own(share) / prefill.layouts.attention_dp
+    computing = share * state.prefill.own(share, prefill.count) / prefill.layouts.attention_dp
     return _row(computing, row), _row(state.batch, row)
 
 

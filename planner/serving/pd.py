@@ -161,7 +161,7 @@ class SplitLoop:
     def first_token(self, statistic: str) -> dict[str, Array]:
         """What ``ttft`` is the sum of."""
         decode = self.roles[1].replica
-        own = self.prefill.own(self.rate / self.roles[0].count)
+        own = self.prefill.own(self.rate / self.roles[0].count, self.roles[0].count)
         parts = {
             OWN: own, EXPOSED: self.link.seconds(self.rate, own), SLOT: self.admission,
             FRONT: handed_over_overhead(decode.engine, self.mean_tpot, decode.tokens_per_step),
@@ -217,7 +217,8 @@ class SplitFlow:
     @property
     def exposed(self) -> Array:
         """Seconds between the end of a prefill and the arrival of its cache, beyond what the prefill hides."""
-        return self.link.seconds(self.rate, self.prefill.own(self.rate / self.roles[0].count))
+        share, replicas = self.rate / self.roles[0].count, self.roles[0].count
+        return self.link.seconds(self.rate, self.prefill.own(share, replicas))
 
     def ttft(self, statistic: str) -> Array:
         """Wait and prefill + exposed transfer + what is left of the decode iteration that it has to join + overhead."""
@@ -228,7 +229,7 @@ class SplitFlow:
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
         tokens = self.roles[1].replica.tokens_per_step
         joining = self.mean_tpot * tokens * (0.5 if statistic == "mean" else QUANTILE[statistic])
-        own = self.prefill.own(share)
+        own = self.prefill.own(share, replicas)
         return {
             QUEUE: self.prefill.wait(share, replicas, statistic), OWN: own, EXPOSED: self.link.seconds(self.rate, own),
             JOIN: joining, FRONT: handed_over_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens),
@@ -300,7 +301,7 @@ class Pair:
             # An arrival meets the others, not itself: one request alone never waits.
             others = 1.0 - 1.0 / np.maximum(concurrency, 1.0)
             queue = np.where(others > 0, times.wait(share, prefill.count, "mean"), 0.0) * others
-            own = times.own(share)
+            own = times.own(share, prefill.count)
             overhead = handed_over_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
             ttft = overhead + queue + own + self.link.seconds(rate, own)
             return tpot, rate, ttft

@@ -93,7 +93,7 @@ def transfer_of(prefill: Served, decode: Served) -> Callable[[int], Transfer]:
     )
     times = prefill_times(prefill.replica, sender.layouts, sizes)
     link = handover(sender, receiver, sizes, times.chunks, TransferOptions())
-    own = times.own(0.0)
+    own = times.own(0.0, 1.0)
     through = own * (1.0 - 1.0 / times.stretch)
     columns = (link.sending.egress, link.sending.ingress, own, link.pieces, through)
     curves = [np.broadcast_to(column, tokens.shape) for column in columns]

@@ -93,7 +93,7 @@ def test_messages_are_the_keys_of_a_prompt_and_the_partial_outputs_of_a_decode()
 @pytest.mark.parametrize("kind", [LLAMA, LATENT])
 def test_a_long_prompt_takes_less_time_on_more_ranks(kind: Replica) -> None:
     tp = 8 if kind is LATENT else 1
-    times = [float(np.ravel(prefill_times(kind, cut(cp, tp), LONG).own(0.0))[0]) for cp in (1, 2, 4, 8)]
+    times = [float(np.ravel(prefill_times(kind, cut(cp, tp), LONG).own(0.0, 1.0))[0]) for cp in (1, 2, 4, 8)]
     assert all(b < a for a, b in pairwise(times))
     assert all(t > times[0] / cp for t, cp in zip(times, (1, 2, 4, 8), strict=True) if cp > 1)  # never for free
 
@@ -159,5 +159,5 @@ def test_published_prefills_of_a_405b_model_on_128_gpus(tokens: int, published: 
     shorter prompt comes out 30 % too fast: sixteen hops take longer than their bytes."""
     kind = replica("meta-llama/Llama-3.1-405B", weights="fp8")
     kind = replace(kind, engine=replace(kind.engine, context_exchange="ring", chunk_tokens=float(tokens)))
-    seconds = prefill_times(kind, cut(16, 8), Lengths(float(tokens), 1.0)).own(0.0)
+    seconds = prefill_times(kind, cut(16, 8), Lengths(float(tokens), 1.0)).own(0.0, 1.0)
     assert float(np.ravel(seconds)[0]) == pytest.approx(published, rel=within)
