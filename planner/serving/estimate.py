@@ -16,6 +16,7 @@ from planner.serving.estimated import Estimate, does_not_fit, held_bytes
 from planner.serving.layout import Layout, Layouts
 from planner.serving.legality import shape_problem
 from planner.serving.lengths import Lengths
+from planner.serving.optional_columns import number
 from planner.serving.replica import Replica
 
 MODES = ("aggregated", "static", "pd", "af")
@@ -50,6 +51,10 @@ def _replica_key(point: Point) -> tuple[object, ...]:
 def _unsupported(point: Point) -> str | None:
     if point.mode not in MODES:
         return f"mode {point.mode!r} is not modelled; modes: {', '.join(MODES)}"
+    try:
+        _prefix_hit(point)
+    except ValueError as wrong:
+        return str(wrong)
     if point.speculate is None:
         return None
     if point.mode == "af":
@@ -80,8 +85,14 @@ def _group(points: Sequence[Point], replica_of: ReplicaOf) -> list[Estimate]:
     return result
 
 
+def _prefix_hit(point: Point) -> float:
+    """Share of the prompt that is in the cache already; ValueError says what is wrong with the column."""
+    return number(point, "prefix_hit", 0.0, 0.0, 0.999)
+
+
 def _lengths(points: Sequence[Point]) -> Lengths:
-    return Lengths(np.array([p.isl for p in points]), np.array([p.osl for p in points]))
+    isl = np.array([p.isl for p in points])
+    return Lengths(isl, np.array([p.osl for p in points]), isl * np.array([_prefix_hit(p) for p in points]))
 
 
 def _share(points: Sequence[Point], layouts: Layouts) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Columns that rows of split deployments may have beyond layouts and load."""
+"""Columns that rows may have beyond layouts and load."""
 
 from __future__ import annotations
 

@@ -106,6 +106,15 @@ def test_crowds_beyond_the_cache_wait_and_still_get_an_answer(mode: str) -> None
     assert crowd.e2e > few.e2e
 
 
+@pytest.mark.parametrize("mode", ["aggregated", "static"])
+def test_prompts_found_in_the_cache_are_not_computed_again(mode: str) -> None:
+    columns = "id,model,gpu,weights,mode,concurrency,isl,osl,prefix_hit"
+    row = f"meta-llama/Llama-3.1-8B,h100-sxm,bf16,{mode},64,4000,200"
+    cold, warm, wrong = estimate(list(parse_points([columns, f"a,{row},", f"b,{row},0.9", f"c,{row},2"], "x.csv")))
+    assert warm.ttft < 0.5 * cold.ttft and warm.output_rate_per_gpu > 1.2 * cold.output_rate_per_gpu
+    assert (wrong.status, wrong.ttft) == ("unsupported", None) and "prefix_hit is '2'" in wrong.reason
+
+
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Point], list[Estimate], float, dict]:
     """Predictions of every published measurement, the seconds they took, and their score."""
