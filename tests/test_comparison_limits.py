@@ -21,16 +21,16 @@ def pairs_are_late(self: Solver, candidate: Candidate, slo: Slo) -> bool:
 def test_what_is_taken_out_is_named_with_what_it_may_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     (free, *_) = compare(asked("l40s:8,a100-sxm-80gb:4", **QUESTION)).entries
     assert free.plan is not None and not free.left_out and free.plan.certificate.status == "optimal"
-    late = free.plan.pools[0].layout.tp
+    late = free.plan.pools[0].gpu
 
     def missing(self: Solver, candidate: Candidate, slo: Slo) -> bool:
-        return bool(candidate.layout.tp == late)
+        return candidate.replica.accelerator.id == late
 
     monkeypatch.setattr(Solver, "_misses", missing)
     found = compare(asked("l40s:8,a100-sxm-80gb:4", **QUESTION))
     (entry, *_) = found.entries
     assert entry.plan is not None and free.plan.cost_usd_per_hour is not None
-    assert all(pool.layout.tp != late for pool in entry.plan.pools)
+    assert all(pool.gpu != late for pool in entry.plan.pools)
     assert entry.plan.cost_usd_per_hour is not None
     assert entry.plan.cost_usd_per_hour >= free.plan.cost_usd_per_hour
     (note,) = [n for n in entry.plan.notes if "left out" in n]
