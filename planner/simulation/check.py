@@ -20,7 +20,7 @@ from planner.simulation.hopeless import TOLERANCE, WARM_UP, Hopeless
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.records import Records
 from planner.simulation.settings import Deployment
-from planner.simulation.simulator import Stream, simulate
+from planner.simulation.simulator import Run, Stream, simulate
 from planner.simulation.streams import Amid, ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
 from planner.units import format_duration
 
@@ -65,25 +65,58 @@ def check(candidate: Candidate, job: Job) -> Checked:
 
 def _kept(candidate: Candidate, job: Job) -> Checked | None:
     """Simulate a candidate at its load; None where it misses a limit, which a run says before its end."""
-    checked = _run(candidate, job, to_the_end=False)
+    part = _Part.of(candidate, job)
+    hopeless = Hopeless(job.slo, part.stream.count)
+    run = part.simulated(hopeless)
+    if hopeless.missed:
+        return None
+    checked = part.judged(run)
     return None if checked.problem else checked
 
 
-def _run(candidate: Candidate, job: Job, *, to_the_end: bool = True) -> Checked:
-    replicas, ranks = simulated_part(candidate)
-    share = replicas * ranks / (candidate.instances * candidate.ranks)
-    stream = _stream(candidate, job, share)
-    hopeless = None if to_the_end else Hopeless(job.slo, stream.count)
+def _run(candidate: Candidate, job: Job) -> Checked:
+    part = _Part.of(candidate, job)
+    return part.judged(part.simulated())
 
-    def enough(records: Records) -> bool:
-        return len(records) >= stream.count or (hopeless is not None and hopeless(records))
 
-    deployed = _deployed(candidate, job, replicas, ranks)
-    run = simulate(deployed, _in_full_swing(stream, candidate, share), details=False, enough=enough)
-    target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
-    summary = summarize(run, target, warm_up=WARM_UP)
-    problem = "a limit is missed" if hopeless is not None and hopeless.missed else _problem(summary, job)
-    return Checked(candidate, summary, 1.0 / share, problem, slightly_over=None if problem else _slightly(summary, job))
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The part of a candidate that is simulated: ``ranks`` attention ranks of ``replicas`` replicas, a ``share`` of
+    all, and the requests that they get."""
+
+    candidate: Candidate
+    job: Job
+    replicas: int
+    ranks: int
+    share: float
+    stream: OpenStream | ClosedLoop
+
+    @classmethod
+    def of(cls, candidate: Candidate, job: Job) -> _Part:
+        """As little as shows what all of it does."""
+        replicas, ranks = simulated_part(candidate)
+        share = replicas * ranks / (candidate.instances * candidate.ranks)
+        return cls(candidate, job, replicas, ranks, share, _stream(candidate, job, share))
+
+    def simulated(self, hopeless: Hopeless | None = None) -> Run:
+        """A run to its end, or until a limit is ``hopeless``."""
+
+        def enough(records: Records) -> bool:
+            return len(records) >= self.stream.count or (hopeless is not None and hopeless(records))
+
+        return simulate(
+            _deployed(self.candidate, self.job, self.replicas, self.ranks),
+            _in_full_swing(self.stream, self.candidate, self.share),
+            details=False, enough=enough, first_token=None if hopeless is None else hopeless.first_token,
+        )  # fmt: skip
+
+    def judged(self, run: Run) -> Checked:
+        """What a run to its end says of the candidate."""
+        slo = self.job.slo
+        summary = summarize(run, Target(slo.ttft, slo.tpot, slo.e2e), warm_up=WARM_UP)
+        problem = _problem(summary, self.job)
+        slightly = None if problem else _slightly(summary, self.job)
+        return Checked(self.candidate, summary, 1.0 / self.share, problem, slightly_over=slightly)
 
 
 def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Deployment:
