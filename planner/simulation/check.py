@@ -22,6 +22,7 @@ from planner.simulation.records import Records
 from planner.simulation.settings import Deployment
 from planner.simulation.simulator import Run, Stream, simulate
 from planner.simulation.streams import Amid, ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
+from planner.simulation.tables import Tables
 from planner.units import format_duration
 
 TRIFLE = 0.005
@@ -48,35 +49,36 @@ class Checked:
     slightly_over: str | None = None
 
 
-def check(candidate: Candidate, job: Job) -> Checked:
-    """Simulate a candidate at its load.
+def check(candidate: Candidate, job: Job, tables: Tables | None = None) -> Checked:
+    """Simulate a candidate at its load, with the ``tables`` of those before it.
 
     Where the load was the planner's choice (goodput) and the limits do not hold, it is lowered until they do; a given
     rate or concurrency is not touched, and the candidate carries its problem instead.
     """
+    tables = tables or Tables()
     if job.workload.rate is not None or job.workload.concurrency is not None:
-        return _run(candidate, job)
+        return _run(candidate, job, tables)
     for share in (1.0, *DERATES):
-        checked = _kept(candidate if share == 1.0 else at_rate(candidate, candidate.rate * share), job)
+        checked = _kept(candidate if share == 1.0 else at_rate(candidate, candidate.rate * share), job, tables)
         if checked is not None:
             return replace(checked, derated=share)
-    return _run(candidate, job)
+    return _run(candidate, job, tables)
 
 
-def _kept(candidate: Candidate, job: Job) -> Checked | None:
+def _kept(candidate: Candidate, job: Job, tables: Tables) -> Checked | None:
     """Simulate a candidate at its load; None where it misses a limit, which a run says before its end."""
     part = _Part.of(candidate, job)
     hopeless = Hopeless(job.slo, part.stream.count)
-    run = part.simulated(hopeless)
+    run = part.simulated(tables, hopeless)
     if hopeless.missed:
         return None
     checked = part.judged(run)
     return None if checked.problem else checked
 
 
-def _run(candidate: Candidate, job: Job) -> Checked:
+def _run(candidate: Candidate, job: Job, tables: Tables) -> Checked:
     part = _Part.of(candidate, job)
-    return part.judged(part.simulated())
+    return part.judged(part.simulated(tables))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,14 @@ class _Part:
         share = replicas * ranks / (candidate.instances * candidate.ranks)
         return cls(candidate, job, replicas, ranks, share, _stream(candidate, job, share))
 
-    def simulated(self, hopeless: Hopeless | None = None) -> Run:
+    def simulated(self, tables: Tables, hopeless: Hopeless | None = None) -> Run:
         """A run to its end, or until a limit is ``hopeless``."""
 
         def enough(records: Records) -> bool:
             return len(records) >= self.stream.count or (hopeless is not None and hopeless(records))
 
         return simulate(
-            _deployed(self.candidate, self.job, self.replicas, self.ranks),
+            _deployed(self.candidate, self.job, self.replicas, self.ranks, tables),
             _in_full_swing(self.stream, self.candidate, self.share),
             details=False, enough=enough, first_token=None if hopeless is None else hopeless.first_token,
         )  # fmt: skip
@@ -119,7 +121,7 @@ class _Part:
         return Checked(self.candidate, summary, 1.0 / self.share, problem, slightly_over=slightly)
 
 
-def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Deployment:
+def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int, tables: Tables) -> Deployment:
     """The pools of a candidate with ``replicas`` of ``ranks`` attention ranks decoding, the others in proportion."""
     lengths, tpot = lengths_of(job.workload), candidate.per_replica.tpot["mean"]
     decode = Served(candidate.replica, candidate.layout, replicas, lengths, candidate.per_replica.together)
@@ -136,7 +138,7 @@ def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Depl
     prompt = Lengths(lengths.isl, 1.0, lengths.cached)
     together = min(max(first.batch * first.layout.attention_dp, 1.0), first.layout.attention_dp)
     prefill = Served(first.replica, first.layout, count, prompt, together, planned=first.replicas)
-    return split_deployment(prefill, decode, tpot)
+    return split_deployment(prefill, decode, tpot, tables=tables)
 
 
 def simulated_replicas(candidate: Candidate) -> int:
@@ -256,6 +258,7 @@ def recheck(
     do not. Plans that move up are simulated in their turn, until the first ``simulate_top`` all are, or twice as many.
     """
     key = rank_key(outcome.objective, job.slo.percentile)
+    tables = Tables()
     entries = [_Entry(candidate, key) for candidate in outcome.ranked]
     for done in range(2 * job.simulate_top):
         entries.sort(key=_Entry.place)
@@ -264,7 +267,7 @@ def recheck(
             break
         if progress is not None:
             progress(f"simulating plan {done + 1}: {following.now.layout} x {following.now.replicas}")
-        following.check(job)
+        following.check(job, tables)
     entries.sort(key=_Entry.place)
     return [(entry.candidate, entry.verdict()) for entry in entries]
 
@@ -278,9 +281,9 @@ class _Entry:
     checked: Checked | None = None
     _place: tuple[object, ...] | None = None
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Job, tables: Tables) -> None:
         """Simulate it; it may get another place."""
-        self.checked, self._place = check(self.candidate, job), None
+        self.checked, self._place = check(self.candidate, job, tables), None
 
     def place(self) -> tuple[object, ...]:
         """What orders entries, computed once for each state: there are thousands of them."""
