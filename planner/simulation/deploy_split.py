@@ -19,7 +19,7 @@ from planner.serving.transfer import TransferOptions
 from planner.simulation.deploy import Served, pool, step_model, tabulated
 from planner.simulation.links import Transfer
 from planner.simulation.settings import Deployment
-from planner.simulation.tabulated import TabulatedSteps
+from planner.simulation.steps import StepModel
 
 _TRANSFER_KNOTS = 32
 
@@ -31,7 +31,7 @@ def split_model(split: tuple[AttentionFfn, Workers], lengths: Lengths) -> Served
     return Served(both.attention, layout, 1, lengths, blocks=split)
 
 
-def decode_steps(served: Served) -> TabulatedSteps:
+def decode_steps(served: Served) -> StepModel:
     """Iteration times of one attention rank of a decode replica: of whole models, or of one that is split."""
     blocks = served.blocks
     if blocks is None:
