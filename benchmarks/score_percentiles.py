@@ -44,7 +44,7 @@ def main() -> None:
             best = next(c for c in outcome.ranked if c.layout.attention_dp == 1 and c.layout.pp == 1)
             for load in LOADS:
                 point = at_rate(best, best.rate * load)
-                served = Served(point.replica, point.layout, 1, point.lengths, point.per_replica.together)
+                served = Served(point.replica, point.layout, 1, point.lengths)
                 rate = point.rate / point.replicas
                 stream = OpenStream(Poisson(rate), Fixed(isl), Fixed(osl), REQUESTS)
                 run = simulate(deployment(served, point.per_replica.tpot["mean"]), stream)

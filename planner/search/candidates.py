@@ -26,12 +26,10 @@ POINTS_PER_LAYOUT = _COARSE + _FINE
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What users measure, seconds by statistic; ``rate`` requests/s of the replica, ``together`` attention
-    ranks that carry a prompt chunk when any does."""
+    """What users measure, seconds by statistic; ``rate`` requests/s of the replica."""
 
     rate: float
     batch: float
-    together: float
     ttft: dict[str, float]
     tpot: dict[str, float]
     e2e: dict[str, float]
@@ -221,12 +219,8 @@ def metrics_at(family: Family, batch: Array) -> list[Metrics]:
     tpot = {s: np.broadcast_to(open_loop_tpot(point, osl, s), shape)[:, 0] for s in STATISTICS}
     total = {s: e2e(ttft[s], tpot[s], osl) for s in STATISTICS}
     rate = np.broadcast_to(point.rate, shape)[:, 0]
-    together = np.broadcast_to(point.steps.together, shape)[:, 0]
 
     def at(table: Mapping[str, Array], i: int) -> dict[str, float]:
         return {s: float(v[i]) for s, v in table.items()}
 
-    return [
-        Metrics(float(rate[i]), float(batch[i]), float(together[i]), at(ttft, i), at(tpot, i), at(total, i))
-        for i in range(len(batch))
-    ]
+    return [Metrics(float(rate[i]), float(batch[i]), at(ttft, i), at(tpot, i), at(total, i)) for i in range(len(batch))]

@@ -188,8 +188,6 @@ def _closed_metrics(point: ClosedLoop, rows: int) -> list[Metrics]:
     tpot = {s: np.broadcast_to(point.tpot(s), (rows,)) for s in STATISTICS}
     total = {s: e2e(ttft[s], tpot[s], point.lengths.osl) for s in STATISTICS}
 
-    together = np.broadcast_to(point.steps.together, (rows,))
-
     def at(table: Mapping[str, np.ndarray], i: int) -> dict[str, float]:
         return {s: float(v[i]) for s, v in table.items()}
 
@@ -197,7 +195,6 @@ def _closed_metrics(point: ClosedLoop, rows: int) -> list[Metrics]:
         Metrics(
             float(point.rate[i]),
             float(point.steps.batch[i]),
-            float(together[i]),
             at(ttft, i),
             at(tpot, i),
             at(total, i),

@@ -99,7 +99,7 @@ def state_metrics(state: SplitFlow | SplitLoop) -> list[Metrics]:
         return {s: float(v[i]) for s, v in table.items()}
 
     return [
-        Metrics(float(rate[i]), float(state.batch[i]), 1.0, at(ttft, i), at(tpot, i), at(total, i)) for i in range(rows)
+        Metrics(float(rate[i]), float(state.batch[i]), at(ttft, i), at(tpot, i), at(total, i)) for i in range(rows)
     ]
 
 

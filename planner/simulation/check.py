@@ -124,9 +124,9 @@ class _Part:
 def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int, tables: Tables) -> Deployment:
     """The pools of a candidate with ``replicas`` of ``ranks`` attention ranks decoding, the others in proportion."""
     lengths, tpot = lengths_of(job.workload), candidate.per_replica.tpot["mean"]
-    decode = Served(candidate.replica, candidate.layout, replicas, lengths, candidate.per_replica.together)
+    decode = Served(candidate.replica, candidate.layout, replicas, lengths)
     if candidate.mode == "aggregated":
-        return deployment(decode, tpot)
+        return deployment(decode, tpot, tables=tables)
     from planner.search.split_metrics import split_workers
     from planner.simulation.deploy_split import split_deployment, split_model
 
@@ -136,8 +136,7 @@ def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int, tables:
     first = candidate.pools[0]
     count = first.replicas * replicas * ranks // (candidate.instances * candidate.ranks)
     prompt = Lengths(lengths.isl, 1.0, lengths.cached)
-    together = min(max(first.batch * first.layout.attention_dp, 1.0), first.layout.attention_dp)
-    prefill = Served(first.replica, first.layout, count, prompt, together, planned=first.replicas)
+    prefill = Served(first.replica, first.layout, count, prompt, planned=first.replicas)
     return split_deployment(prefill, decode, tpot, tables=tables)
 
 

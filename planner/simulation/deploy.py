@@ -15,7 +15,9 @@ from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 from planner.simulation.settings import Deployment, Drafts, EngineSettings, Policy, Pool, Routing
-from planner.simulation.tabulated import TabulatedSteps
+from planner.simulation.tables import Tables
+from planner.simulation.steps import StepModel
+from planner.simulation.tabulated import RankedSteps, TabulatedSteps
 
 if TYPE_CHECKING:
     from planner.serving.afd import AttentionFfn, Workers
@@ -27,16 +29,17 @@ _LONGEST = 32_768
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Equal replicas of one layout, the lengths that decide how many requests fit, and the attention ranks that carry a
-    chunk when any does; with ``blocks`` each replica is a model split over attention and feed-forward workers, and the
-    layout that of all its attention workers. ``ranks`` of each replica are simulated, None for all. ``planned``
-    replicas stand in the deployment, None for those that are simulated."""
+    """Equal replicas of one layout and the lengths that decide how many requests fit.
+
+    With ``blocks`` each replica is a model split over attention and feed-forward workers, and the layout that of all
+    its attention workers. ``ranks`` of each replica are simulated, None for all. ``planned`` replicas stand in the
+    deployment, None for those that are simulated.
+    """
 
     replica: Replica
     layout: Layout
     replicas: int
     lengths: Lengths
-    together: float = 1.0
     blocks: tuple[AttentionFfn, Workers] | None = None
     ranks: int | None = None
     planned: int | None = None
@@ -47,8 +50,8 @@ class Served:
         return self.layout.attention_dp if self.ranks is None else self.ranks
 
 
-def step_model(served: Served, *, stages: int = 1) -> TabulatedSteps:
-    """Iteration times of one attention rank of a replica, all ranks doing the same.
+def step_model(served: Served, *, stages: int = 1) -> StepModel:
+    """Iteration times of one attention rank of a replica; all ranks decode alike, prompts may be on some of them only.
 
     The times come from ``serving.iteration`` alone; the KV capacity in tokens is that of requests of the asked lengths,
     so that windows and fixed state count as they do in the memory model. With ``stages`` an iteration is over when its
@@ -56,13 +59,17 @@ def step_model(served: Served, *, stages: int = 1) -> TabulatedSteps:
     """
     replica, columns = served.replica, Layouts.of([served.layout], column=False)
 
-    def iteration(sequences: Array, context: Array, chunk: Array, pairs: Array) -> Array:
-        safe = np.maximum(chunk, 1.0)
-        prefix = np.where(chunk > 0, np.maximum(pairs / safe - 0.5 * (chunk + 1.0), 0.0), 0.0)
-        work = Work(sequences, context / np.maximum(sequences, 1.0), chunk, prefix, 1.0, served.together)
-        return np.broadcast_to(iteration_seconds(replica, columns, work) / stages, sequences.shape)
+    def times(carrying: int) -> TabulatedSteps:
+        def iteration(sequences: Array, context: Array, chunk: Array, pairs: Array) -> Array:
+            safe = np.maximum(chunk, 1.0)
+            prefix = np.where(chunk > 0, np.maximum(pairs / safe - 0.5 * (chunk + 1.0), 0.0), 0.0)
+            work = Work(sequences, context / np.maximum(sequences, 1.0), chunk, prefix, 1.0, float(carrying))
+            return np.broadcast_to(iteration_seconds(replica, columns, work) / stages, sequences.shape)
 
-    return tabulated(served, iteration, memory(replica, columns, served.lengths))
+        return tabulated(served, iteration, budget)
+
+    budget, ranks = memory(replica, columns, served.lengths), served.layout.attention_dp
+    return RankedSteps(times(1), times(ranks), ranks) if ranks > 1 and replica.has_experts else times(1)
 
 
 def tabulated(served: Served, iteration: Iteration, budget: Memory) -> TabulatedSteps:
@@ -82,18 +89,22 @@ def tabulated(served: Served, iteration: Iteration, budget: Memory) -> Tabulated
     )
 
 
-def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
+def deployment(
+    served: Served, tpot: float, *, hash_tokens: int | None = None, tables: Tables | None = None
+) -> Deployment:
     """An aggregated pool.
 
     ``tpot`` seconds prices the iterations that pass before a client sees its first token; ``hash_tokens`` tokens per
-    hash id of a trace turns the prefix cache on, and routing that looks for it.
+    hash id of a trace turns the prefix cache on, and routing that looks for it; ``tables`` are those of earlier
+    deployments, to which its own are added.
     """
+    steps = (Tables() if tables is None else tables).get("aggregated", step_model, served)
     engine = served.replica.engine
     looks = int(engine.receive_interval) if engine.prefill == "exclusive" else 1
-    return Deployment(pool(served, step_model(served), tpot, hash_tokens, looks=looks))
+    return Deployment(pool(served, steps, tpot, hash_tokens, looks=looks))
 
 
-def pool(served: Served, steps: TabulatedSteps, tpot: float, hash_tokens: int | None, *, looks: int = 1) -> Pool:
+def pool(served: Served, steps: StepModel, tpot: float, hash_tokens: int | None, *, looks: int = 1) -> Pool:
     """Equal replicas behind a router that prefers the least loaded, or the one that holds the prefix; ``looks``
     iterations pass between two looks of the scheduler at its queue.
     """

@@ -19,8 +19,8 @@ from planner.serving.transfer import TransferOptions
 from planner.simulation.deploy import Served, pool, step_model, tabulated
 from planner.simulation.links import Transfer
 from planner.simulation.settings import Deployment
+from planner.simulation.steps import StepModel
 from planner.simulation.tables import Tables
-from planner.simulation.tabulated import TabulatedSteps
 
 _TRANSFER_KNOTS = 32
 
@@ -32,7 +32,7 @@ def split_model(split: tuple[AttentionFfn, Workers], lengths: Lengths) -> Served
     return Served(both.attention, layout, 1, lengths, blocks=split)
 
 
-def decode_steps(served: Served) -> TabulatedSteps:
+def decode_steps(served: Served) -> StepModel:
     """Iteration times of one attention rank of a decode replica: of whole models, or of one that is split."""
     blocks = served.blocks
     if blocks is None:
@@ -80,10 +80,10 @@ def split_deployment(
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
     first = pool(prefill, computing, tpot, hash_tokens)
     first = replace(first, stages=1, offset=overhead)
+    counts = [p.planned or p.replicas for p in (prefill, decode)]
     return Deployment(
         pool(decode, tables.get("decode", decode_steps, decode), tpot, None), first,
-        tables.get("transfer", transfer_of, prefill, decode),
-        answers_after_transfer=True,
+        tables.get(("transfer", *counts), transfer_of, prefill, decode), answers_after_transfer=True,
     )  # fmt: skip
 
 

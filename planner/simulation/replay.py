@@ -112,9 +112,7 @@ def _deployed(plan: Plan, replicas: Sequence[Replica], lengths: Lengths, hash_to
         return deployment(pools[0], tpot, hash_tokens=hash_tokens)
     if plan.mode not in ("pd", "af"):
         raise InputError(f"a plan of mode {plan.mode} cannot be replayed", hint="aggregated, pd and af plans can")
-    ranks = pools[0].layout.attention_dp
-    together = min(max(plan.pools[0].running_batch * ranks, 1.0), ranks)
-    prompt = replace(pools[0], lengths=Lengths(lengths.isl, 1.0, lengths.cached), together=together)
+    prompt = replace(pools[0], lengths=Lengths(lengths.isl, 1.0, lengths.cached))
     decode = pools[1] if plan.mode == "pd" else _attention_ffn(plan, replicas, lengths)
     return split_deployment(prompt, decode, tpot, hash_tokens=hash_tokens)
 

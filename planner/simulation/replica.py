@@ -118,12 +118,16 @@ class Replica:
     def _mixed_seconds(self) -> float:
         """Seconds of an iteration in which some lane prefills: the slowest lane's."""
         slowest = 0.0
+        together = zip(*(rank.lanes for rank in self.ranks), strict=True)
+        carried = [sum(lane.chunk_tokens for lane in lanes) for lanes in together]
         for rank in self.ranks:
-            for lane in rank.lanes:
+            for lane, prompts in zip(rank.lanes, carried, strict=True):
                 sequences = lane.sequences if rank.decoding else 0
                 if lane.chunk_tokens:
                     context = lane.context if rank.decoding else 0
-                    seconds = float(self.pool.steps.mixed(sequences, context, lane.chunk_tokens, lane.chunk_pairs))
+                    chunk = lane.chunk_tokens
+                    mixed = self.pool.steps.mixed(sequences, context, chunk, lane.chunk_pairs, prompts / chunk)
+                    seconds = float(mixed)
                 elif sequences:
                     seconds = decode_segments([Load(lane.pace, lane.context, self._curve(sequences))], 1)[0].first
                 else:

@@ -25,6 +25,9 @@ class Router:
         self._holders = holders
         self._hash_tokens = pool.engine.hash_tokens
         self._next = 0
+        # Ties go to the next rank in turn, of one replica after the other, as no router favours its first.
+        replicas = max(ranks // pool.attention_dp, 1)
+        self._turns = [k * pool.attention_dp + r for r in range(ranks // replicas) for k in range(replicas)]
 
     def choose(self, request: Request) -> int:
         """Return the rank for ``request`` and count it there."""
@@ -38,9 +41,16 @@ class Router:
             if self._routing is Routing.PREFIX_AWARE:
                 rank = self._by_prefix(request)
             if rank < 0:
-                rank = loads.index(min(loads))
+                rank = self._least()
         loads[rank] += 1
         return rank
+
+    def _least(self) -> int:
+        least, turns, place = min(self.loads), self._turns, self._next
+        while self.loads[turns[place]] != least:
+            place = (place + 1) % len(turns)
+        self._next = (place + 1) % len(turns)
+        return turns[place]
 
     def _by_prefix(self, request: Request) -> int:
         """Return the least loaded rank with the longest prefix, or -1 if that is too short or the load is uneven."""

@@ -71,7 +71,9 @@ class StepModel(Protocol):
         """Time of a pure decode iteration of ``sequences`` sequences over the total context they read."""
         ...
 
-    def mixed(self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float) -> float:
+    def mixed(
+        self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float, carrying: float = 1.0
+    ) -> float:
         """Time of an iteration that also prefills (s).
 
         Parameters
@@ -79,6 +81,7 @@ class StepModel(Protocol):
         sequences, context_tokens : the decoding sequences (may be 0) and the sum of their contexts.
         chunk_tokens : prompt tokens of this iteration.
         chunk_pairs : query-key pairs of the chunk: the sum over its tokens of the context each attends to.
+        carrying : prompt tokens of all ranks of the replica in this iteration over those of this one.
         """
         ...
 
@@ -107,8 +110,10 @@ class AffineSteps:
             return PiecewiseAffine((0.0,), (start,), self.per_token)
         return PiecewiseAffine((0.0, self.hidden_tokens), (start, start), self.per_token)
 
-    def mixed(self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float) -> float:
-        """See StepModel."""
+    def mixed(
+        self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float, carrying: float = 1.0
+    ) -> float:
+        """See StepModel; ranks share nothing here."""
         read = max(0.0, context_tokens - self.hidden_tokens)
         step = self.base + self.per_sequence * sequences + self.per_token * read
         return step + self.per_chunk_token * chunk_tokens + self.per_pair * chunk_pairs

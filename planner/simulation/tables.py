@@ -17,7 +17,7 @@ class Tables:
     def __init__(self) -> None:
         self._made: dict[Hashable, tuple[tuple[Served, ...], object]] = {}
 
-    def get(self, name: str, make: Callable[..., T], *served: Served) -> T:
+    def get(self, name: Hashable, make: Callable[..., T], *served: Served) -> T:
         """The table ``name`` of some pools: the one known, or what ``make`` makes of them."""
         key = (name, *(_identity(pool) for pool in served))
         if key not in self._made:
@@ -26,9 +26,9 @@ class Tables:
 
 
 def _identity(served: Served) -> Hashable:
-    """All that iteration times and transfers of a pool depend on."""
+    """All that iteration times of a pool depend on."""
     lengths = tuple(float(x) for x in (served.lengths.isl, served.lengths.osl, served.lengths.cached))  # type: ignore[arg-type]
-    own = (id(served.replica), served.layout, served.simulated_ranks, served.together)
+    own = (id(served.replica), served.layout, served.simulated_ranks)
     blocks = served.blocks
     split = None if blocks is None else (id(blocks[0].attention), id(blocks[0].ffn), blocks[1].key)
-    return (*own, lengths, split, served.planned or served.replicas)
+    return (*own, lengths, split)

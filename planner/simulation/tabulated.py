@@ -101,8 +101,10 @@ class TabulatedSteps:
             self._curves[sequences] = curve
         return curve
 
-    def mixed(self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float) -> float:
-        """See StepModel and the formula of this module."""
+    def mixed(
+        self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float, carrying: float = 1.0
+    ) -> float:
+        """See StepModel and the formula of this module; a table holds for one number of carrying ranks."""
         prefix = chunk_pairs / chunk_tokens - 0.5 * (chunk_tokens + 1)
         seconds = _bilinear(self._sequences, self._chunks, self._base, sequences, chunk_tokens)
         if prefix:
@@ -112,6 +114,28 @@ class TabulatedSteps:
             curve = self.decode_steps(sequences)
             seconds += curve(context_tokens) - curve.seconds[0]
         return seconds
+
+
+class RankedSteps:
+    """A StepModel of attention ranks that share their experts: what one of them prefills slows the others down.
+
+    ``alone`` are the times while one rank carries prompts, ``all_ranks`` while all of ``ranks`` do, linear in between.
+    """
+
+    def __init__(self, alone: TabulatedSteps, all_ranks: TabulatedSteps, ranks: int) -> None:
+        self._alone, self._all = alone, all_ranks
+        self._others = ranks - 1
+        self.kv_tokens, self.max_sequences = alone.kv_tokens, alone.max_sequences
+        self.decode_steps = alone.decode_steps
+
+    def mixed(
+        self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float, carrying: float = 1.0
+    ) -> float:
+        """See StepModel."""
+        work = (sequences, context_tokens, chunk_tokens, chunk_pairs)
+        seconds = self._alone.mixed(*work)
+        share = min((carrying - 1.0) / self._others, 1.0)
+        return seconds + share * (self._all.mixed(*work) - seconds) if share > 0 else seconds
 
 
 def _grid(low: int, high: int, per_octave: int) -> list[float]:

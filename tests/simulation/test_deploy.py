@@ -20,7 +20,7 @@ from planner.simulation.deploy_split import split_deployment, transfer_of
 from planner.simulation.metrics import summarize
 from planner.simulation.settings import Policy, Routing
 from planner.simulation.simulator import simulate
-from planner.simulation.streams import EvenPoisson, Fixed, OpenStream
+from planner.simulation.streams import ClosedLoop, EvenPoisson, Fixed, OpenStream
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 
@@ -29,10 +29,10 @@ def served(model: str = LLAMA, *layout: int, isl: float = 1000, osl: float = 200
     return Served(replica(model), Layout(*(layout or (1,))), 1, Lengths(isl, osl), **changes)  # type: ignore[arg-type]
 
 
-def seconds(case: Served, **work: float) -> float:
+def seconds(case: Served, prefilling: float = 1.0, **work: float) -> float:
     layout = case.layout
     columns = one(layout.tp, layout.attention_dp, layout.pp, layout.ep)
-    return float(np.ravel(iteration_seconds(case.replica, columns, Work(prefilling=case.together, **work)))[0])
+    return float(np.ravel(iteration_seconds(case.replica, columns, Work(prefilling=prefilling, **work)))[0])
 
 
 @pytest.mark.parametrize("layout", [(1,), (2,), (1, 1, 2)])
@@ -72,12 +72,22 @@ def test_a_mixed_step_is_the_cost_models_to_a_few_percent():
 
 
 def test_ranks_that_prefill_together_slow_each_other_down_as_in_the_cost_model():
-    alone = served("deepseek-ai/DeepSeek-R1", 1, 8, 1, 8)
-    together = replace(alone, together=8.0)
-    for case in (alone, together):
-        exact = seconds(case, chunk=2048)
-        assert step_model(case).mixed(0, 0.0, 2048, 2048 * 2049 / 2) == pytest.approx(exact, rel=1e-9)
-    assert seconds(together, chunk=2048) > seconds(alone, chunk=2048)
+    case = served("deepseek-ai/DeepSeek-R1", 1, 8, 1, 8)
+    steps = step_model(case)
+    found = [steps.mixed(0, 0.0, 2048, 2048 * 2049 / 2, carrying) for carrying in (1, 4, 8)]
+    exact = [seconds(case, carrying, chunk=2048) for carrying in (1, 4, 8)]
+    assert [found[0], found[2]] == pytest.approx([exact[0], exact[2]], rel=1e-9)
+    assert found[1] == pytest.approx(exact[1], rel=0.06)
+    assert exact[0] < exact[1] < exact[2]
+
+
+def test_a_prompt_beside_idle_ranks_is_as_fast_as_the_first_of_many_and_each_further_one_slows_all() -> None:
+    """One replica of eight attention ranks, prompts that arrive at once: the simulation prices those that there are."""
+    case = served("qwen/qwen3-30b-a3b", 1, 8, 1, 8, isl=2048, osl=1)
+    for prompts in (1, 8):
+        run = simulate(deployment(case, 0.0), ClosedLoop(prompts, Fixed(2048), Fixed(1), prompts))
+        spent = summarize(run, warm_up=0.0).ttft.mean - deployment(case, 0.0).serve.offset
+        assert spent == pytest.approx(seconds(case, prompts, chunk=2048), rel=0.01)
 
 
 @pytest.mark.parametrize("grows", [True, False])
