@@ -15,8 +15,8 @@ from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 from planner.simulation.settings import Deployment, Drafts, EngineSettings, Policy, Pool, Routing
-from planner.simulation.tables import Tables
 from planner.simulation.steps import StepModel
+from planner.simulation.tables import Tables
 from planner.simulation.tabulated import RankedSteps, TabulatedSteps
 
 if TYPE_CHECKING:
