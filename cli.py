@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -690,7 +691,7 @@ def main() -> None:
     """Run the command line and turn failures into one line and the documented exit code."""
     gc.set_threshold(100_000, 20, 20)  # what a command builds it needs to its end: looking often finds no garbage
     try:
-        code = app(standalone_mode=False)
+        code = _with_only(sys.argv[1:2])(standalone_mode=False)
     except PlannerError as failure:
         _fail(str(failure), failure.hint, failure.exit_code)
     except TyperException as failure:
@@ -717,6 +718,15 @@ def main() -> None:
             70,
         )
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _with_only(first: list[str]) -> typer.Typer:
+    """The application with no command but the one that the ``first`` word names: building the options of all of them
+    takes longer than many a command. All of it where the word names none."""
+    asked = [c for c in app.registered_commands if first == [c.name or getattr(c.callback, "__name__", "")]]
+    few = copy(app)
+    few.registered_commands, few.registered_groups = asked, []
+    return few if asked else app
 
 
 def _fail(message: str, hint: str | None, code: int) -> None:

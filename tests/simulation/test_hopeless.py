@@ -57,3 +57,11 @@ def test_a_derated_plan_is_the_same_whether_failing_runs_end_early_or_not(monkey
     early = checking.check(hopeful, asked)
     monkeypatch.setattr(Hopeless, "__call__", lambda self, seen: False)
     assert early.derated < 1 and early == checking.check(hopeful, asked)
+
+
+def test_a_late_first_token_counts_when_it_comes_and_only_once():
+    hopeless = Hopeless(Slo(ttft=1.0, percentile="p90"), 40)
+    assert not any(hopeless.first_token(number, 2.0) for number in range(10, 14))
+    assert not hopeless.first_token(3, 2.0), "requests of the warm-up are not measured"
+    assert not hopeless.first_token(13, 2.0), "known already"
+    assert hopeless.first_token(14, 2.0)
