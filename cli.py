@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that ``planner --help`` stays
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -687,6 +688,7 @@ def _progress() -> Any:
 
 def main() -> None:
     """Run the command line and turn failures into one line and the documented exit code."""
+    gc.set_threshold(100_000, 20, 20)  # what a command builds it needs to its end: looking often finds no garbage
     try:
         code = app(standalone_mode=False)
     except PlannerError as failure:

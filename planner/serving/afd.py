@@ -95,6 +95,11 @@ class Workers:
         )  # fmt: skip
 
     @property
+    def key(self) -> tuple[bytes, ...]:
+        """Equal for equal rows."""
+        return tuple(x.tobytes() for x in self._members())
+
+    @property
     def gpus(self) -> Array:
         """GPUs of both sides."""
         return self.attention_gpus + self.ffn_side

@@ -28,8 +28,9 @@ def distinct(*columns: Array) -> tuple[Indices, Indices]:
     rows = max(len(column) for column in columns)
     mantissa, exponent = np.frexp(np.concatenate([np.broadcast_to(c, (rows, c.shape[1])) for c in columns], axis=1))
     key = np.ldexp(np.round(np.ldexp(mantissa, 33)), exponent)
-    _, kept, like = np.unique(key, axis=0, return_index=True, return_inverse=True)
-    return kept, like.reshape(-1)
+    first: dict[bytes, int] = {}
+    like = np.array([first.setdefault(row.tobytes(), len(first)) for row in key], dtype=np.intp)
+    return np.unique(like, return_index=True)[1], like
 
 
 class Layout(NamedTuple):

@@ -20,8 +20,9 @@ from planner.simulation.hopeless import TOLERANCE, WARM_UP, Hopeless
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
 from planner.simulation.records import Records
 from planner.simulation.settings import Deployment
-from planner.simulation.simulator import Stream, simulate
+from planner.simulation.simulator import Run, Stream, simulate
 from planner.simulation.streams import Amid, ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
+from planner.simulation.tables import Tables
 from planner.units import format_duration
 
 TRIFLE = 0.005
@@ -48,50 +49,84 @@ class Checked:
     slightly_over: str | None = None
 
 
-def check(candidate: Candidate, job: Job) -> Checked:
-    """Simulate a candidate at its load.
+def check(candidate: Candidate, job: Job, tables: Tables | None = None) -> Checked:
+    """Simulate a candidate at its load, with the ``tables`` of those before it.
 
     Where the load was the planner's choice (goodput) and the limits do not hold, it is lowered until they do; a given
     rate or concurrency is not touched, and the candidate carries its problem instead.
     """
+    tables = tables or Tables()
     if job.workload.rate is not None or job.workload.concurrency is not None:
-        return _run(candidate, job)
+        return _run(candidate, job, tables)
     for share in (1.0, *DERATES):
-        checked = _kept(candidate if share == 1.0 else at_rate(candidate, candidate.rate * share), job)
+        checked = _kept(candidate if share == 1.0 else at_rate(candidate, candidate.rate * share), job, tables)
         if checked is not None:
             return replace(checked, derated=share)
-    return _run(candidate, job)
+    return _run(candidate, job, tables)
 
 
-def _kept(candidate: Candidate, job: Job) -> Checked | None:
+def _kept(candidate: Candidate, job: Job, tables: Tables) -> Checked | None:
     """Simulate a candidate at its load; None where it misses a limit, which a run says before its end."""
-    checked = _run(candidate, job, to_the_end=False)
+    part = _Part.of(candidate, job)
+    hopeless = Hopeless(job.slo, part.stream.count)
+    run = part.simulated(tables, hopeless)
+    if hopeless.missed:
+        return None
+    checked = part.judged(run)
     return None if checked.problem else checked
 
 
-def _run(candidate: Candidate, job: Job, *, to_the_end: bool = True) -> Checked:
-    replicas, ranks = simulated_part(candidate)
-    share = replicas * ranks / (candidate.instances * candidate.ranks)
-    stream = _stream(candidate, job, share)
-    hopeless = None if to_the_end else Hopeless(job.slo, stream.count)
-
-    def enough(records: Records) -> bool:
-        return len(records) >= stream.count or (hopeless is not None and hopeless(records))
-
-    deployed = _deployed(candidate, job, replicas, ranks)
-    run = simulate(deployed, _in_full_swing(stream, candidate, share), details=False, enough=enough)
-    target = Target(job.slo.ttft, job.slo.tpot, job.slo.e2e)
-    summary = summarize(run, target, warm_up=WARM_UP)
-    problem = "a limit is missed" if hopeless is not None and hopeless.missed else _problem(summary, job)
-    return Checked(candidate, summary, 1.0 / share, problem, slightly_over=None if problem else _slightly(summary, job))
+def _run(candidate: Candidate, job: Job, tables: Tables) -> Checked:
+    part = _Part.of(candidate, job)
+    return part.judged(part.simulated(tables))
 
 
-def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Deployment:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The part of a candidate that is simulated: ``ranks`` attention ranks of ``replicas`` replicas, a ``share`` of
+    all, and the requests that they get."""
+
+    candidate: Candidate
+    job: Job
+    replicas: int
+    ranks: int
+    share: float
+    stream: OpenStream | ClosedLoop
+
+    @classmethod
+    def of(cls, candidate: Candidate, job: Job) -> _Part:
+        """As little as shows what all of it does."""
+        replicas, ranks = simulated_part(candidate)
+        share = replicas * ranks / (candidate.instances * candidate.ranks)
+        return cls(candidate, job, replicas, ranks, share, _stream(candidate, job, share))
+
+    def simulated(self, tables: Tables, hopeless: Hopeless | None = None) -> Run:
+        """A run to its end, or until a limit is ``hopeless``."""
+
+        def enough(records: Records) -> bool:
+            return len(records) >= self.stream.count or (hopeless is not None and hopeless(records))
+
+        return simulate(
+            _deployed(self.candidate, self.job, self.replicas, self.ranks, tables),
+            _in_full_swing(self.stream, self.candidate, self.share),
+            details=False, enough=enough, first_token=None if hopeless is None else hopeless.first_token,
+        )  # fmt: skip
+
+    def judged(self, run: Run) -> Checked:
+        """What a run to its end says of the candidate."""
+        slo = self.job.slo
+        summary = summarize(run, Target(slo.ttft, slo.tpot, slo.e2e), warm_up=WARM_UP)
+        problem = _problem(summary, self.job)
+        slightly = None if problem else _slightly(summary, self.job)
+        return Checked(self.candidate, summary, 1.0 / self.share, problem, slightly_over=slightly)
+
+
+def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int, tables: Tables) -> Deployment:
     """The pools of a candidate with ``replicas`` of ``ranks`` attention ranks decoding, the others in proportion."""
     lengths, tpot = lengths_of(job.workload), candidate.per_replica.tpot["mean"]
     decode = Served(candidate.replica, candidate.layout, replicas, lengths)
     if candidate.mode == "aggregated":
-        return deployment(decode, tpot)
+        return deployment(decode, tpot, tables=tables)
     from planner.search.split_metrics import split_workers
     from planner.simulation.deploy_split import split_deployment, split_model
 
@@ -102,7 +137,7 @@ def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int) -> Depl
     count = first.replicas * replicas * ranks // (candidate.instances * candidate.ranks)
     prompt = Lengths(lengths.isl, 1.0, lengths.cached)
     prefill = Served(first.replica, first.layout, count, prompt, planned=first.replicas)
-    return split_deployment(prefill, decode, tpot)
+    return split_deployment(prefill, decode, tpot, tables=tables)
 
 
 def simulated_replicas(candidate: Candidate) -> int:
@@ -222,6 +257,7 @@ def recheck(
     do not. Plans that move up are simulated in their turn, until the first ``simulate_top`` all are, or twice as many.
     """
     key = rank_key(outcome.objective, job.slo.percentile)
+    tables = Tables()
     entries = [_Entry(candidate, key) for candidate in outcome.ranked]
     for done in range(2 * job.simulate_top):
         entries.sort(key=_Entry.place)
@@ -230,7 +266,7 @@ def recheck(
             break
         if progress is not None:
             progress(f"simulating plan {done + 1}: {following.now.layout} x {following.now.replicas}")
-        following.check(job)
+        following.check(job, tables)
     entries.sort(key=_Entry.place)
     return [(entry.candidate, entry.verdict()) for entry in entries]
 
@@ -244,9 +280,9 @@ class _Entry:
     checked: Checked | None = None
     _place: tuple[object, ...] | None = None
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Job, tables: Tables) -> None:
         """Simulate it; it may get another place."""
-        self.checked, self._place = check(self.candidate, job), None
+        self.checked, self._place = check(self.candidate, job, tables), None
 
     def place(self) -> tuple[object, ...]:
         """What orders entries, computed once for each state: there are thousands of them."""

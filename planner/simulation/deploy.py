@@ -16,6 +16,7 @@ from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 from planner.simulation.settings import Deployment, Drafts, EngineSettings, Policy, Pool, Routing
 from planner.simulation.steps import StepModel
+from planner.simulation.tables import Tables
 from planner.simulation.tabulated import RankedSteps, TabulatedSteps
 
 if TYPE_CHECKING:
@@ -88,15 +89,19 @@ def tabulated(served: Served, iteration: Iteration, budget: Memory) -> Tabulated
     )
 
 
-def deployment(served: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
+def deployment(
+    served: Served, tpot: float, *, hash_tokens: int | None = None, tables: Tables | None = None
+) -> Deployment:
     """An aggregated pool.
 
     ``tpot`` seconds prices the iterations that pass before a client sees its first token; ``hash_tokens`` tokens per
-    hash id of a trace turns the prefix cache on, and routing that looks for it.
+    hash id of a trace turns the prefix cache on, and routing that looks for it; ``tables`` are those of earlier
+    deployments, to which its own are added.
     """
+    steps = (Tables() if tables is None else tables).get("aggregated", step_model, served)
     engine = served.replica.engine
     looks = int(engine.receive_interval) if engine.prefill == "exclusive" else 1
-    return Deployment(pool(served, step_model(served), tpot, hash_tokens, looks=looks))
+    return Deployment(pool(served, steps, tpot, hash_tokens, looks=looks))
 
 
 def pool(served: Served, steps: StepModel, tpot: float, hash_tokens: int | None, *, looks: int = 1) -> Pool:

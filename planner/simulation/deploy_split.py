@@ -20,6 +20,7 @@ from planner.simulation.deploy import Served, pool, step_model, tabulated
 from planner.simulation.links import Transfer
 from planner.simulation.settings import Deployment
 from planner.simulation.steps import StepModel
+from planner.simulation.tables import Tables
 
 _TRANSFER_KNOTS = 32
 
@@ -68,15 +69,22 @@ def _unseen(workers: Workers, served: Served, sequences: Array) -> Array:
     return barrier(own, workers.ranks, served.lengths) / seen
 
 
-def split_deployment(prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None) -> Deployment:
-    """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed."""
+def split_deployment(
+    prefill: Served, decode: Served, tpot: float, *, hash_tokens: int | None = None, tables: Tables | None = None
+) -> Deployment:
+    """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed. ``tables``
+    are those of earlier deployments, to which its own are added."""
+    tables = Tables() if tables is None else tables
+    computing = tables.get("prefill", lambda first: step_model(first, stages=first.layout.pp), prefill)
     overhead = float(handed_over_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
-    first = pool(prefill, step_model(prefill, stages=prefill.layout.pp), tpot, hash_tokens)
+    first = pool(prefill, computing, tpot, hash_tokens)
     first = replace(first, stages=1, offset=overhead)
+    counts = [p.planned or p.replicas for p in (prefill, decode)]
     return Deployment(
-        pool(decode, decode_steps(decode), tpot, None), first, transfer_of(prefill, decode), answers_after_transfer=True
-    )
+        pool(decode, tables.get("decode", decode_steps, decode), tpot, None), first,
+        tables.get(("transfer", *counts), transfer_of, prefill, decode), answers_after_transfer=True,
+    )  # fmt: skip
 
 
 def transfer_of(prefill: Served, decode: Served) -> Callable[[int], Transfer]:

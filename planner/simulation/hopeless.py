@@ -19,6 +19,8 @@ class Hopeless:
 
     The percentile of n latencies lies at position q(n-1) of their order, so once more than n - q(n-1) of the measured
     requests are above a value, so is the percentile, whatever the others are. A mean is never given up.
+
+    A first token comes a whole answer before its request ends: ``first_token`` counts late ones by then.
     """
 
     def __init__(self, slo: Slo, count: int) -> None:
@@ -31,7 +33,16 @@ class Hopeless:
         self._ttft, self._tpot, self._e2e = (
             math.inf if limit is None else limit * far for limit in (slo.ttft, slo.tpot, slo.e2e)
         )
-        self._late = [0, 0, 0]  # requests beyond each limit
+        self._late_firsts: set[int] = set()
+        self._late = [0, 0]  # requests beyond the limits on TPOT and on end-to-end time
+
+    def first_token(self, number: int, least: float) -> bool:
+        """Hear that the TTFT of request ``number`` is ``least`` seconds or more; True once the limit is missed for
+        sure."""
+        if least > self._ttft and number >= self._skipped:
+            self._late_firsts.add(number)
+            self.missed |= len(self._late_firsts) > self._most
+        return self.missed
 
     def __call__(self, records: Records) -> bool:
         """Look at the request that finished last; True once a limit is missed for sure."""
@@ -39,11 +50,9 @@ class Hopeless:
             return False
         first, total, output = records.ttft[-1], records.end_to_end[-1], records.output[-1]
         late = self._late
-        if first > self._ttft:
-            late[0] += 1
         if total - first > self._tpot * (output - 1):
-            late[1] += output > 1
+            late[0] += output > 1
         if total > self._e2e:
-            late[2] += 1
-        self.missed = max(late) > self._most
-        return self.missed
+            late[1] += 1
+        self.missed |= max(late) > self._most
+        return self.first_token(records.number[-1], first)

@@ -105,6 +105,8 @@ class Simulator:
     details : whether to record the state over time, the gaps between tokens and the integrals of load; the latencies
         of requests do not need them, and a run is a third faster without.
     enough : asked after every finished request; the run ends where it says so.
+    first_token : told, of every request whose prompt is computed and where it will decode, its number and the least
+        TTFT (s) that it can still have; the run ends where it says so.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Simulator:
         max_requests: int | None = None,
         details: bool = True,
         enough: Callable[[Records], bool] | None = None,
+        first_token: Callable[[int, float], bool] | None = None,
     ) -> None:
         self.deployment = deployment
         self.stream = stream
@@ -128,7 +131,7 @@ class Simulator:
         self._offset, self._look_wait = pools[0].offset, pools[0].look_wait
         self._progress = progress
         self._max_requests = max_requests
-        self._enough, self._over = enough, False
+        self._enough, self._first_token, self._over = enough, first_token, False
         # (time, serial number, what, request, side, replica, version of the wake)
         self._events: list[tuple[float, int, int, Request | None, int, int, int]] = []
         self._serial = 0
@@ -238,6 +241,7 @@ class Simulator:
     def prompt_done(self, request: Request, now: float) -> bool:
         """See replica.Listener."""
         if self.deployment.prefill is None or request.output == 1:
+            self._tell_first_token(request, now)
             return False
         self._serial += 1
         transfer = self.deployment.transfer(request.prompt)
@@ -260,9 +264,21 @@ class Simulator:
         if was_blocked and not side.replicas[index].iterations:
             side.replicas[index].version += 1
             self._wake(now, 0, index, side.replicas[index].version)
+        self._tell_first_token(request, now)
         request.ready, request.skew = True, 0.0
         request.waited -= now
         self._enqueue(request, 1, now)
+
+    def _tell_first_token(self, request: Request, now: float) -> None:
+        """The first token of a request comes ``now`` or, where it has still to join the decodes, later."""
+        if self._first_token is not None and request.number >= 0:
+            seen = min(now, request.first_token)
+            if self._first_token(request.number, max(0.0, seen - request.arrival) + self._shown_late(request)):
+                self._over = self.run_state.interrupted = True
+
+    def _shown_late(self, request: Request) -> float:
+        """Seconds from the first token of a request to the moment at which its client sees it."""
+        return self._offset - (self._look_wait if request.seen_late else 0.0)
 
     def request_done(self, request: Request, now: float) -> None:
         """See replica.Listener."""
@@ -272,7 +288,7 @@ class Simulator:
         if request.number < 0:
             return
         run = self.run_state
-        run.records.add(request, self._offset - (self._look_wait if request.seen_late else 0.0))
+        run.records.add(request, self._shown_late(request))
         if self._enough is not None and self._enough(run.records):
             self._over = run.interrupted = True
         if self._progress is not None and len(run.records) % PROGRESS_EVERY == 0:
@@ -316,8 +332,10 @@ def simulate(
     max_requests: int | None = None,
     details: bool = True,
     enough: Callable[[Records], bool] | None = None,
+    first_token: Callable[[int, float], bool] | None = None,
 ) -> Run:
     """Run ``stream`` through ``deployment``; see Simulator for the options."""
     return Simulator(
-        deployment, stream, exact=exact, progress=progress, max_requests=max_requests, details=details, enough=enough
-    ).run()
+        deployment, stream, exact=exact, progress=progress, max_requests=max_requests, details=details, enough=enough,
+        first_token=first_token,
+    ).run()  # fmt: skip
