@@ -1,21 +1,25 @@
 """A prefill pool: replicas that only compute prompts, each a server that takes several prompts at once.
 
 One replica serves M = attention ranks * seats prompts together, a prompt alone in t(1), all M in t(M), in between
-linearly with slope b. Prompts that arrive during an iteration go into the next one (gated bulk service), each bound
-on arrival to the rank with the fewest prompts. With r prompts/s of one replica, n replicas, load rho = r*t(M)/M:
+linearly with slope b; s = b/t(1) is 0 where further prompts are free and 1 where each takes as long as the first.
+Prompts that arrive during an iteration go into the next one (gated bulk service), each bound on arrival to the rank
+with the fewest prompts. With r prompts/s of one replica, n replicas, load rho = r*t(M)/M, a = sqrt(2(n+1)) - 1
+(Sakasegawa, 1977):
 
-* an iteration carries r*t prompts, so it takes t = (t(1)-b)/(1-r*b); one that a prompt finds running draws the others
-  that come meanwhile, T = t(1)/(1-r*b). Between n replicas a prompt sees own = t + (T-t)/(1+n).
-* It meets no idle replica with probability met = u^a, a = sqrt(2(n+1)) - 1 (Sakasegawa, 1977), u = x/(x+exp(-x)) for
-  x = r*own, and never below rho (an iteration is followed by the next unless nobody came: exp(-x)).
-* It then waits for the share w of own: half of it before one server of one seat over sqrt(n), as servers tend to be
-  out of step; up to all of it where there are many seats, for the rank with the fewest prompts has just begun.
-* And it waits for whole iterations before its own, rho^(a+1+3(t(M)-t(1))/t(1)) / (1-rho) * t(M)/(2nM): the M/D/1 queue
-  for one seat; with slope the less the more a short iteration leaves of the time of a full one.
+* An iteration carries r*t prompts, so it takes t = (t(1)-b)/(1-r*b); one that a prompt finds running draws the others
+  that come meanwhile, T = t(1)/(1-r*b). A prompt sees own = t + (T-t)*h, h = u^(2(a-1))/(1+n) and towards 1 near the
+  capacity of replicas to which company brings nothing: + (1-h)*s^2*rho^16.
+* It meets no idle replica with probability met = u^a; u is rho where company brings nothing, else up to x/(x+exp(-x)),
+  x = r*own: an iteration is followed by the next unless nobody came.
+* It then waits for the share w of own: half of it over sqrt(n) before servers of one seat, which are out of step; up to
+  all of it where there are many seats, for the rank with the fewest prompts has just begun.
+* And it waits for whole iterations before its own, rho^(a+1+7(1-s)(t(M)/t(1)-1)) / (1-rho) * t(M)/(2nM): the M/D/1
+  queue for one seat; the less, the more a short iteration leaves of the time of a full one.
 
-Against an event simulation over 1 to 40 replicas, 1 to 16 ranks, 1 to 8 seats and loads of 0.3 to 0.9, wait and own
-time together are 3 % off in the mean and 8 % at p95 (at most 17 and 44 %; tests/serving/test_prefill_wait.py). The
-exponents 3 and 0.3 and the mix by M^2 were chosen to fit that simulation; no measurement went into them.
+Against an event simulation over 1 to 40 replicas, 1 to 16 ranks, 1 to 8 seats and loads of 0.3 to 0.95, wait and own
+time together are 6 % off in the mean and 9 % at p95 (tests/serving/test_prefill_wait.py), on the side of too long
+where prompts gain nothing from company (10 and 13 %). The exponents 16 and 7, and how w goes from one to the other,
+were chosen to fit that simulation; no measurement went into them.
 """
 
 from __future__ import annotations
@@ -33,7 +37,9 @@ from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 
 # What a load below 1 leaves free where short iterations take less time: exponent of the load per relative extra time.
-_ROOM = 3.0
+_ROOM = 7.0
+# Near its capacity a replica to which company brings nothing is crowded all the time: exponent of the load.
+_CROWD = 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,32 +96,48 @@ class PrefillTimes:
     def _within(self, seconds: Array) -> Array:
         return np.asarray(np.minimum(np.maximum(seconds, self.alone), np.maximum(self.full, self.alone)))
 
+    def _followed(self, rate: ArrayLike, rho: Array, seconds: Array) -> Array:
+        """Probability that an iteration of ``seconds`` is followed by another one, no less than the load."""
+        came = floats(rate) * seconds
+        return np.where(self.together > 1.0, np.maximum(came / (came + np.exp(-came)), rho), rho)
+
+    @property
+    def _serial(self) -> Array:
+        """Time of a further prompt over that of the first: 1 where they gain nothing from company."""
+        return np.minimum(self.slope / self.alone, 1.0)
+
     def _met(self, rate: ArrayLike, replicas: ArrayLike) -> Array:
         """Seconds of the iteration that a prompt is part of."""
-        usual = self.busy(rate)
+        usual, n = self.busy(rate), floats(replicas)
         drawn = self._within(self.alone / np.maximum(1.0 - floats(rate) * self.slope, 1e-9))
-        return np.asarray(usual + (drawn - usual) / (1.0 + floats(replicas)))
+        rho = np.minimum(floats(rate) / self.capacity, 1.0)
+        seen = self._followed(rate, rho, usual) ** (2.0 * (_power(n) - 1.0)) / (1.0 + n)
+        seen = seen + (1.0 - seen) * self._serial**2 * rho**_CROWD
+        return np.asarray(usual + (drawn - usual) * seen)
 
     def wait(self, rate: ArrayLike, replicas: ArrayLike, statistic: str) -> Array:
         """Seconds before the first chunk at ``rate`` requests/s of one replica; inf from the capacity on."""
-        load, n, seats = floats(rate) / self.capacity, floats(replicas), self.together
+        load, n = floats(rate) / self.capacity, floats(replicas)
         stable = load < 1.0
         rho = np.where(stable, load, 0.5)
         own = self._met(rate, n)
-        came = floats(rate) * own
-        busy = np.where(seats > 1.0, np.maximum(came / (came + np.exp(-came)), rho), rho)
-        power = np.sqrt(2.0 * (n + 1.0)) - 1.0
-        single = 1.0 / seats**2
+        power = _power(n)
+        single = 1.0 / (1.0 + (self.together - 1.0) * (1.0 - self._serial)) ** 2
         share = single * 0.5 * n**-0.5 + (1.0 - single) * (1.0 - 0.5 * n**-0.3)
-        room = _ROOM * np.maximum(self.full / self.alone - 1.0, 0.0)
+        room = _ROOM * (1.0 - self._serial) * np.maximum(self.full / self.alone - 1.0, 0.0)
         queue = rho ** (power + 1.0 + room) / (1.0 - rho) / (2.0 * n * self.capacity)
-        met = busy**power
+        met = (rho + (self._followed(rate, rho, own) - rho) * (1.0 - self._serial**2)) ** power
         if statistic == "mean":
             return np.where(stable, met * share * own + queue, np.inf)
         quantile = QUANTILE[statistic]
         within = np.clip((quantile - 1.0 + met) / np.maximum(met, 1e-12), 0.0, 1.0)
         running = own * np.minimum(1.0, 2.0 * share * within)
         return np.where(stable, running + _beyond(queue, rho**power, 1.0 - quantile), np.inf)
+
+
+def _power(replicas: Array) -> Array:
+    """Exponent of the probability that none of ``replicas`` is idle."""
+    return np.asarray(np.sqrt(2.0 * (replicas + 1.0)) - 1.0)
 
 
 def _beyond(mean: Array, met: Array, tail: float) -> Array:

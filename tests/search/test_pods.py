@@ -88,7 +88,7 @@ def test_pods_leave_room_for_the_fluctuation_of_their_batch_as_a_search_does() -
 def test_pods_keep_to_what_the_engine_can_move() -> None:
     """NixlConnector of vLLM refuses pipeline stages, so that a pod with them could not be deployed."""
     asked = parse_job(
-        model="llama-3.1-70b", fleet="h100-sxm:10", isl="4000", osl="300", ttft="1s", tpot="30ms", rate="8/s"
+        model="llama-3.1-70b", fleet="h100-sxm:10", isl="4000", osl="300", ttft="5s", tpot="60ms", rate="8/s"
     )
     known, staged = Catalogs(), {}
     for moves in (False, True):
