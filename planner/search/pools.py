@@ -56,7 +56,8 @@ class PrefillPool:
         load = _LOADS[None, None, :]
         rate = self.capacity[:, None, None] * load
         columns = self.times.rows(np.arange(len(self.gpus)), 2)
-        spent = columns.wait(rate, counts[None, :, None], statistic) + columns.own(rate, counts[None, :, None])
+        wait, own = columns.wait_and_own(rate, counts[None, :, None], statistic)
+        spent = wait + own
         fits = spent[:, :, :, None] <= slack[:, None, None, :]
         last = fits.cumprod(axis=2).sum(axis=2) - 1
         index = np.maximum(last, 0)

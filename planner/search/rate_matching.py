@@ -108,7 +108,8 @@ def offer_of(prefill: PrefillPool, job: Job, thin: int | None = None) -> Offer:
     i, count = counts_allowed(prefill, job, thin)
     own = prefill.times.rows(i, 1)
     rate = own.capacity * _LOADS[None, :]
-    return Offer(prefill, i, count, own.wait(rate, count[:, None], job.slo.percentile) + own.own(rate, count[:, None]))
+    wait, computing = own.wait_and_own(rate, count[:, None], job.slo.percentile)
+    return Offer(prefill, i, count, wait + computing)
 
 
 def counts_allowed(pool: PrefillPool | DecodePool, job: Job, thin: int | None) -> tuple[Indices, Array]:

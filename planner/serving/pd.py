@@ -229,9 +229,9 @@ class SplitFlow:
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
         tokens = self.roles[1].replica.tokens_per_step
         joining = self.mean_tpot * tokens * (0.5 if statistic == "mean" else QUANTILE[statistic])
-        own = self.prefill.own(share, replicas)
+        queue, own = self.prefill.wait_and_own(share, replicas, statistic)
         return {
-            QUEUE: self.prefill.wait(share, replicas, statistic), OWN: own, EXPOSED: self.link.seconds(self.rate, own),
+            QUEUE: queue, OWN: own, EXPOSED: self.link.seconds(self.rate, own),
             JOIN: joining, FRONT: handed_over_overhead(self.roles[1].replica.engine, self.mean_tpot, tokens),
         }  # fmt: skip
 
@@ -300,8 +300,8 @@ class Pair:
             share = rate / prefill.count
             # An arrival meets the others, not itself: one request alone never waits.
             others = 1.0 - 1.0 / np.maximum(concurrency, 1.0)
-            queue = np.where(others > 0, times.wait(share, prefill.count, "mean"), 0.0) * others
-            own = times.own(share, prefill.count)
+            queue, own = times.wait_and_own(share, prefill.count, "mean")
+            queue = np.where(others > 0, queue, 0.0) * others
             overhead = handed_over_overhead(decode.replica.engine, tpot, decode.replica.tokens_per_step)
             ttft = overhead + queue + own + self.link.seconds(rate, own)
             return tpot, rate, ttft

@@ -24,7 +24,7 @@ were chosen to fit that simulation; no measurement went into them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,7 +47,10 @@ class PrefillTimes:
     """One replica, in seconds, shapes of the layouts.
 
     ``alone`` a prompt by itself keeps the replica busy that long, ``full`` all ``together`` prompts at once do;
-    ``stretch`` own time over busy time (the fill of a pipeline); ``chunks`` pieces of a prompt.
+    ``stretch`` own time over busy time (the fill of a pipeline); ``chunks`` pieces of a prompt. ``capacity`` requests/s
+    of one replica that never idles; ``slope`` seconds that a further prompt adds to an iteration.
+
+    ``_serial`` is that time over that of the first prompt: 1 where they gain nothing from company.
     """
 
     alone: Array
@@ -56,6 +59,24 @@ class PrefillTimes:
     stretch: Array
     chunks: Array
     memory: Memory
+    capacity: Array = field(init=False)
+    slope: Array = field(init=False)
+    _serial: Array = field(init=False)
+    _single: Array = field(init=False)
+    _room: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        extra = np.maximum(self.full - self.alone, 0.0)
+        slope = extra / np.maximum(self.together - 1.0, 1.0)
+        serial = np.minimum(slope / self.alone, 1.0)
+        for name, value in {
+            "capacity": self.together / self.full,
+            "slope": slope,
+            "_serial": serial,
+            "_single": 1.0 / (1.0 + (self.together - 1.0) * (1.0 - serial)) ** 2,
+            "_room": _ROOM * (1.0 - serial) * extra / self.alone,
+        }.items():
+            object.__setattr__(self, name, np.asarray(value))
 
     def rows(self, kept: ArrayLike, dimensions: int) -> PrefillTimes:
         """Return some rows of times whose first axis is the layouts, with ``dimensions`` axes of one element after it.
@@ -75,16 +96,6 @@ class PrefillTimes:
             self.memory.rows(kept, wide_rows),
         )  # fmt: skip
 
-    @property
-    def capacity(self) -> Array:
-        """Requests/s of one replica that never idles."""
-        return self.together / self.full
-
-    @property
-    def slope(self) -> Array:
-        """Seconds that a further prompt adds to an iteration."""
-        return np.asarray(np.maximum(self.full - self.alone, 0.0) / np.maximum(self.together - 1.0, 1.0))
-
     def busy(self, rate: ArrayLike) -> Array:
         """Seconds of one iteration of prompts at ``rate`` requests/s of one replica: t = t(1) + slope*(rate*t - 1)."""
         return self._within((self.alone - self.slope) / np.maximum(1.0 - floats(rate) * self.slope, 1e-9))
@@ -101,11 +112,6 @@ class PrefillTimes:
         came = floats(rate) * seconds
         return np.where(self.together > 1.0, np.maximum(came / (came + np.exp(-came)), rho), rho)
 
-    @property
-    def _serial(self) -> Array:
-        """Time of a further prompt over that of the first: 1 where they gain nothing from company."""
-        return np.minimum(self.slope / self.alone, 1.0)
-
     def _met(self, rate: ArrayLike, replicas: ArrayLike) -> Array:
         """Seconds of the iteration that a prompt is part of."""
         usual, n = self.busy(rate), floats(replicas)
@@ -117,22 +123,25 @@ class PrefillTimes:
 
     def wait(self, rate: ArrayLike, replicas: ArrayLike, statistic: str) -> Array:
         """Seconds before the first chunk at ``rate`` requests/s of one replica; inf from the capacity on."""
+        return self.wait_and_own(rate, replicas, statistic)[0]
+
+    def wait_and_own(self, rate: ArrayLike, replicas: ArrayLike, statistic: str) -> tuple[Array, Array]:
+        """Both ``wait`` and ``own``, for the work of one and a half."""
         load, n = floats(rate) / self.capacity, floats(replicas)
         stable = load < 1.0
         rho = np.where(stable, load, 0.5)
         own = self._met(rate, n)
         power = _power(n)
-        single = 1.0 / (1.0 + (self.together - 1.0) * (1.0 - self._serial)) ** 2
-        share = single * 0.5 * n**-0.5 + (1.0 - single) * (1.0 - 0.5 * n**-0.3)
-        room = _ROOM * (1.0 - self._serial) * np.maximum(self.full / self.alone - 1.0, 0.0)
-        queue = rho ** (power + 1.0 + room) / (1.0 - rho) / (2.0 * n * self.capacity)
+        share = self._single * 0.5 * n**-0.5 + (1.0 - self._single) * (1.0 - 0.5 * n**-0.3)
+        queue = rho ** (power + 1.0 + self._room) / (1.0 - rho) / (2.0 * n * self.capacity)
         met = (rho + (self._followed(rate, rho, own) - rho) * (1.0 - self._serial**2)) ** power
         if statistic == "mean":
-            return np.where(stable, met * share * own + queue, np.inf)
+            return np.where(stable, met * share * own + queue, np.inf), own * self.stretch
         quantile = QUANTILE[statistic]
         within = np.clip((quantile - 1.0 + met) / np.maximum(met, 1e-12), 0.0, 1.0)
         running = own * np.minimum(1.0, 2.0 * share * within)
-        return np.where(stable, running + _beyond(queue, rho**power, 1.0 - quantile), np.inf)
+        waited = running + _beyond(queue, rho**power, 1.0 - quantile)
+        return np.where(stable, waited, np.inf), own * self.stretch
 
 
 def _power(replicas: Array) -> Array:
