@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,15 @@ class CatalogFile:
             raise InputError(f"{self.where}: not UTF-8 text (byte {error.start})") from None
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise InputError(f"{self.where}: not valid TOML: {error}") from None
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> TomlTable:
+    """``base`` with the keys of ``over`` replaced, table by table."""
+    found = dict(base)
+    for key, value in over.items():
+        old = found.get(key)
+        found[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return found
 
 
 def catalog_root(name: str) -> Path:

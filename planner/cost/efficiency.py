@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from planner.catalog.files import catalog_root
+from planner.catalog.files import catalog_root, merged
 from planner.units import Seconds
 
 
@@ -235,15 +235,6 @@ def catalog_folder() -> Path:
     return catalog_root("hardware_catalog")
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the keys of ``over`` replaced, table by table."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
-    return merged
-
-
 def _fill(kind: type[_T], table: Mapping[str, Any]) -> _T:
     """One constants object from a TOML table; an unknown or a missing key is an error that names it."""
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
@@ -278,7 +269,7 @@ def _load(family: str, accelerator: str, folders: tuple[Path, ...]) -> Efficienc
         for folder in folders:
             path = folder / f"{name}.toml"
             if name and path.is_file():
-                tables = _merge(tables, tomllib.loads(path.read_text(encoding="utf-8")))
+                tables = merged(tables, tomllib.loads(path.read_text(encoding="utf-8")))
     return parse_efficiency(family, tables)
 
 

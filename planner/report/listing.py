@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from planner.api import Catalogs
@@ -11,7 +11,6 @@ from planner.architecture.catalog import known_models
 from planner.architecture.parameters import active_parameters, mtp_parameters, total_parameters
 from planner.architecture.precision import available_weights, weight_bytes
 from planner.architecture.state import kv_bytes_per_token, kv_growth_per_token, state_bytes
-from planner.cost.collective import ReduceKernel
 from planner.errors import UnknownNameError
 from planner.plan import significant
 from planner.serving.engine import known_engines, load_engine
@@ -151,27 +150,18 @@ def list_engines(catalogs: Catalogs) -> list[dict[str, Any]]:
 def show_engine(catalogs: Catalogs, name: str) -> dict[str, Any]:
     """Every value of one engine profile, times in seconds and sizes in bytes; what the values rest on is in the file
     hardware_catalog/engines. Raises UnknownNameError."""
-    engine = load_engine(name, catalogs.folders)
-    values = _plain({field.name: getattr(engine, field.name) for field in fields(engine) if field.name != "variants"})
-    usual = dict(dict(engine.variants).get("", ()))
+    values = asdict(load_engine(name, catalogs.folders))
+    variants = {vendor: dict(changes) for vendor, changes in values.pop("variants")}
+    usual = variants.pop("", {})
     departures = {
-        vendor: _plain({name: value for name, value in changes if value != usual[name]})
-        for vendor, changes in engine.variants
-        if vendor
+        vendor: _tidied({key: value for key, value in changes.items() if value != usual[key]})
+        for vendor, changes in variants.items()
     }
-    return {**values, "variants": departures}
+    return {**_tidied(values), "variants": departures}
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a profile as JSON has them, groups of them spread out."""
-    return {
-        key: significant(value)
-        if isinstance(value, float)
-        else asdict(value)
-        if isinstance(value, ReduceKernel)
-        else value
-        for key, value in values.items()
-    }
+def _tidied(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: significant(value) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def list_prices(catalogs: Catalogs, gpu: str | None = None) -> list[dict[str, Any]]:

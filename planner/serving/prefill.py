@@ -126,7 +126,7 @@ class PrefillTimes:
         return self.wait_and_own(rate, replicas, statistic)[0]
 
     def wait_and_own(self, rate: ArrayLike, replicas: ArrayLike, statistic: str) -> tuple[Array, Array]:
-        """Both ``wait`` and ``own``, for the work of one and a half."""
+        """Seconds of `wait` and of `own`, which share most of their work."""
         load, n = floats(rate) / self.capacity, floats(replicas)
         stable = load < 1.0
         rho = np.where(stable, load, 0.5)
