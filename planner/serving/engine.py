@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from planner.catalog.files import catalog_root
+from planner.catalog.files import catalog_root, merged
 from planner.cost.collective import USUAL_REDUCE, ReduceKernel
 from planner.errors import InputError, UnknownNameError
 from planner.job.tuning import Tuning
@@ -161,35 +161,29 @@ def _load(name: str, extra: tuple[Path, ...], version: str, date: str) -> Engine
     profiles = _profiles(extra)
     if name not in profiles:
         raise UnknownNameError("engine", name, profiles, listing="planner catalog engines")
-    merged: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    old: dict[str, Any] = {}
     for stem in ("default", name):
         data = _read(profiles[stem])
-        eras = data.pop("era", [])
-        for layer in (data, *(era for era in eras if _of_era(era, name, version, date))):
-            _merge(merged, layer)
-    vendors = merged.pop("vendor", {})
+        eras = [era for era in data.pop("era", []) if _of_era(era, name, version, date)]
+        for layer in (data, *eras):
+            values = merged(values, layer)
+        for era in eras:
+            old = merged(old, era)
+    vendors = values.pop("vendor", {})
     try:
-        return _with_variants(
-            _engine(name, merged), {vendor: _engine(name, _departed(merged, of)) for vendor, of in vendors.items()}
-        )
+        by_vendor = {vendor: _engine(name, merged(values, _except(of, old))) for vendor, of in vendors.items()}
+        return _with_variants(_engine(name, values), by_vendor)
     except KeyError as missing:
         raise InputError(f"engine profile {name!r}: no value for {missing}", hint=str(profiles[name])) from None
 
 
-def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """Lay ``layer`` over ``into``, table by table."""
-    for key, value in layer.items():
-        if isinstance(value, dict):
-            _merge(into.setdefault(key, {}), value)
-        else:
-            into[key] = value
-
-
-def _departed(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    _merge(merged, data)
-    _merge(merged, changes)
-    return merged
+def _except(departures: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """What departs on a vendor's GPUs, less what old software sets: the departures are those of today's."""
+    return {
+        section: {key: value for key, value in table.items() if key not in old.get(section, {})}
+        for section, table in departures.items()
+    }
 
 
 def _with_variants(engine: Engine, by_vendor: Mapping[str, Engine]) -> Engine:

@@ -29,6 +29,13 @@ def test_a_recipe_of_a_vendor_is_left_again_on_other_gpus() -> None:
     assert load_engine("vllm").on("AMD").decode_steps == load_engine("vllm").decode_steps
 
 
+def test_what_departs_on_a_vendors_gpus_is_todays_software() -> None:
+    today, old = load_engine("vllm"), load_engine("vllm", date="2024-03")
+    assert today.on("AMD").layer_gap > today.layer_gap
+    assert old.on("AMD").layer_gap == old.layer_gap > today.on("AMD").layer_gap
+    assert old.on("AMD").exchange_start > old.exchange_start
+
+
 def test_fp8_is_the_checkpoint_that_the_maker_of_the_model_published() -> None:
     known = Catalogs()
     maths = {
