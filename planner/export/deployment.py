@@ -238,6 +238,7 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
     if not engine.of_free:
         share = min(max(share, weights + _CACHE_SHARE), engine.utilization_ceiling)
     working = (memory.activations_gib + engine.reserve / GIB) / memory.capacity_gib if memory.capacity_gib > 0 else 0.0
+    engine = engine.prefilling if pool.role == "prefill" else engine
     sequences = max(1, min(pool.max_batch, int(engine.max_sequences)))
     return Group(
         name="", role=pool.role, gpu=pool.gpu, gpu_name=gpu.name, replicas=pool.replicas,
