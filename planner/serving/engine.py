@@ -48,8 +48,8 @@ class Engine:
         "ring" while they do.
     communication_overlap, two_batch_overlap : what of the messages is hidden, see serving/overlap.py.
     redundant_experts : further copies of busy experts on each expert-parallel rank.
-    decode_tokens : most tokens that an attention rank can send to experts in one decode iteration, for which its buffers
-        are made; 0 for as many as it holds.
+    decode_tokens : most tokens that an attention rank can send to experts in one decode iteration: the buffers are made
+        for so many. 0 for as many as it holds.
     expert_imbalance : tokens of the busiest expert-parallel rank over the mean where that is known; 0 derives it.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it, of which it
         waits the half of ``receive_interval`` for the scheduler to look at its queue, since that many pass between

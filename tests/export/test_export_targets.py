@@ -121,11 +121,14 @@ def test_prefill_and_decode_move_the_cache_and_land_on_their_gpus() -> None:
     pods = {role: roles[role]["podTemplate"]["spec"] for role in ("prefill", "decode")}
     assert pods["prefill"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
     assert pods["decode"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    chunks = {}
     for role, part in (("prefill", "kv_producer"), ("decode", "kv_consumer")):
         args = pods[role]["containers"][0]["args"]
         transfer = json.loads(value_of(args, "--kv-transfer-config") or "")
         assert transfer == {"kv_connector": "NixlConnector", "kv_role": part}
         assert value_of(args, "--disaggregation-mode") == role
+        chunks[role] = int(value_of(args, "--max-num-batched-tokens") or 0)
+    assert chunks["prefill"] == 2 * chunks["decode"]  # no decode waits for the iterations of a prefill worker
     values = documents(files_of(plan_file(*PD), "llm-d"))[0]
     assert values["prefill"]["create"] and values["routing"]["proxy"]["enabled"]
     service = documents(files_of(plan_file(*PD), "kserve"))[0]["spec"]
