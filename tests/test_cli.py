@@ -520,4 +520,7 @@ def test_every_listing_shows_one_entry_with_its_source(command: Command, what: s
     shown = command("catalog", what, "show", name, "-o", "json")
     assert shown.code == 0 and said in shown.out
     refused(command("catalog", what, "show", name + "-x"), "unknown")
-    refused(command("catalog", what, "show"), "cannot read")
+    bare = command("catalog", what, "show")
+    refused(bare, f"catalog {what}: cannot read 'show' without a name")
+    refused(command("catalog", what, "list", name), f"cannot read list {name}")
+    assert command(*bare.err.rpartition("hint: planner ")[2].split()).code == 0
