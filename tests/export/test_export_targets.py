@@ -86,6 +86,14 @@ def test_the_split_of_each_engine_uses_all_gpus_of_a_replica() -> None:
     assert config["moe_expert_parallel_size"] * config["moe_tensor_parallel_size"] == 8
 
 
+def test_sglang_looks_at_its_queue_as_often_as_the_plan_counts_on() -> None:
+    looks = {}
+    for gpu in ("h100-sxm", "mi300x"):
+        graph = documents(files_of(plan_file(pool(gpu=gpu, engine="sglang")), "lws"))
+        looks[gpu] = value_of(containers(graph)[0]["args"], "--scheduler-recv-interval")
+    assert looks == {"h100-sxm": "10", "mi300x": None}
+
+
 @pytest.mark.parametrize("target", ["vllm", "sglang", "lws", "dynamo", "llm-d", "kserve"])
 def test_experts_over_some_ranks_only_are_refused_where_no_flag_says_so(target: str) -> None:
     partly = plan_file(pool(tp=8, ep=4, engine="sglang" if target == "sglang" else "vllm"))
