@@ -12,7 +12,10 @@ from planner.serving.iteration import iteration_ledger
 from planner.serving.latency import first_token_overhead, handed_over_overhead
 from planner.serving.layout import Layout, Layouts
 from planner.serving.lengths import Lengths
+from planner.serving.memory import memory
+from planner.serving.prefill import prefill_times
 from planner.serving.replica import Replica
+from planner.serving.speculation import Acceptance, Speculation
 from planner.serving.work import Work
 
 
@@ -34,6 +37,35 @@ def test_what_departs_on_a_vendors_gpus_is_todays_software() -> None:
     assert today.on("AMD").layer_gap > today.layer_gap
     assert old.on("AMD").layer_gap == old.layer_gap > today.on("AMD").layer_gap
     assert old.on("AMD").exchange_start > old.exchange_start
+
+
+def test_sglang_on_instinct_overlaps_two_batches_since_spring_2026() -> None:
+    today, before = load_engine("sglang"), load_engine("sglang", date="2026-03-13")
+    assert today.on("AMD").two_batch_overlap and not today.on("NVIDIA").two_batch_overlap
+    assert not before.on("AMD").two_batch_overlap
+    assert not load_engine("sglang", version="0.5.9").on("AMD").two_batch_overlap
+
+
+def test_buffers_of_the_exchange_bound_the_decode_batch_of_a_rank_that_sends_to_experts() -> None:
+    replica = Catalogs().replica("deepseek-ai/DeepSeek-R1", "mi355x", "fp4", "", "sglang")
+    bound = replace(replica, engine=replace(replica.engine, decode_tokens=160.0))
+    drafting = replace(bound, speculation=Speculation("ngram", 3, Acceptance((0.5,))))
+    lengths = Lengths(1000, 500)
+    layouts = Layouts.of([Layout(attention_dp=8, ep=8), Layout(8), Layout(8, ep=8)], column=False)
+    free, most, drafted = (memory(r, layouts, lengths).slots for r in (replica, bound, drafting))
+    assert list(most) == [160, *free[1:]] and free[0] > 160
+    assert drafted[0] == 40
+
+
+def test_a_prefill_worker_takes_more_tokens_in_an_iteration_than_one_that_also_decodes() -> None:
+    replica = Catalogs().replica("Qwen/Qwen3-32B", "b200-sxm", "fp8", "", "vllm")
+    narrow = replace(replica, engine=replace(replica.engine, prompt_tokens=0.0))
+    layouts = Layouts.of([Layout()], column=False)
+    long, short = (prefill_times(r, layouts, Lengths(15000, 500)) for r in (replica, narrow))
+    assert (long.chunks.item(), short.chunks.item()) == (1, 2)
+    several, fewer = (prefill_times(r, layouts, Lengths(1000, 500)) for r in (replica, narrow))
+    assert (several.together.item(), fewer.together.item()) == (16, 8)
+    assert long.memory.activations > short.memory.activations
 
 
 def test_fp8_is_the_checkpoint_that_the_maker_of_the_model_published() -> None:
