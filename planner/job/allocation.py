@@ -107,7 +107,8 @@ def read_allocation(path: str | Path) -> AllocationProblem | PipelineProblem:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        raise InputError(f"cannot read {where}: {reason}", hint="it names a JSON file, see: planner allocate --help") from None
+        hint = "it is a JSON file, see: planner allocate --help"
+        raise InputError(f"cannot read {where}: {reason}", hint=hint) from None
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
