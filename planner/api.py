@@ -169,7 +169,7 @@ class Catalogs:
             return supply
         return replace(
             supply,
-            efficiency=replace(supply.efficiency, basis="calibrated"),
+            efficiency=replace(supply.efficiency, basis="calibrated", profiled=True),
             engine=entry.apply(engine.on(supply.accelerator.vendor)),
         )
 

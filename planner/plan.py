@@ -127,7 +127,12 @@ class Certificate(_Model):
 
 
 class Plan(_Model):
-    """One deployable answer."""
+    """One deployable answer.
+
+    ``basis`` is ``calibrated`` where each GPU type and the mode were measured. ``calibrated_by`` tells of each GPU type
+    whether its constants were fitted to the measurements of its family that ship (``family``) or to the user's own
+    (``profile``: its factors are in ``provenance.calibrations``), null where to neither.
+    """
 
     rank: int
     mode: Literal["aggregated", "pd", "af", "mixed"]
@@ -142,6 +147,7 @@ class Plan(_Model):
     pools: list[Pool]
     certificate: Certificate
     basis: Literal["modelled", "calibrated", "measured"]
+    calibrated_by: dict[str, Literal["family", "profile"] | None] = Field(default_factory=dict)
     band: dict[str, tuple[float, float]]
 
 
