@@ -275,6 +275,7 @@ def test_json_has_the_contracts_keys_and_no_infinities(command: Command) -> None
     plan, pool = found["plans"][0], found["plans"][0]["pools"][0]
     assert set(plan) >= {"rank", "mode", "gpus", "gpus_total", "cost_usd_per_hour", "usd_per_million_output_tokens",
                          "predicted", "simulated", "pools", "certificate", "basis", "band"}  # fmt: skip
+    assert (plan["basis"], plan["calibrated_by"]) == ("calibrated", {"h100-sxm": "family"})
     assert set(plan["predicted"]) >= {
         "output_tok_s",
         "output_tok_s_per_gpu",
