@@ -169,7 +169,7 @@ class Catalogs:
             return supply
         return replace(
             supply,
-            efficiency=replace(supply.efficiency, basis="calibrated"),
+            efficiency=replace(supply.efficiency, basis="calibrated", profiled=True),
             engine=entry.apply(engine.on(supply.accelerator.vendor)),
         )
 
@@ -341,7 +341,7 @@ def simulate(
     from planner.job.traffic import Traffic
     from planner.simulation.replay import replay
 
-    plan, job = found.plan(rank), Job.model_validate(found.job)
+    plan, job = found.plan(rank), found.asked()
     known = (catalogs or Catalogs()).of_plan(found)
     replicas = [replica_of_pool(job.model, pool, known) for pool in plan.pools]
     return replay(plan, job, replicas, traffic or Traffic(seed=job.seed), progress)
@@ -375,9 +375,7 @@ def comparison_plans(
 
     known = catalogs or Catalogs()
     model = known.model(asked.job.model)
-    file = plans_of(
-        found, asked, catalog_sha256=known.hardware.sha256, argv=argv, model_sha256=sha256(distill(model))
-    )
+    file = plans_of(found, asked, catalog_sha256=known.hardware.sha256, argv=argv, model_sha256=sha256(distill(model)))
     return _with_calibrations(file, known.profile.of(model.id, asked.job.engine))
 
 

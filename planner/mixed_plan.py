@@ -52,6 +52,7 @@ def mixture_plan(menu: Menu, result: MixtureResult, job: Job, *, rank: int = 1, 
         pools=pools,
         certificate=_certificate(result, predicted),
         basis=basis,
+        calibrated_by={gpu: by for p in plans for gpu, by in p.calibrated_by.items()},
         band=band,
     )
 

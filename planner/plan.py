@@ -14,6 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.errors import InputError
+from planner.job.invalid import invalid
+from planner.job.job import Job
 from planner.job.speculating import Method
 from planner.job.tuning import Tuning
 from planner.search.ranking import Role
@@ -21,6 +23,7 @@ from planner.search.ranking import Role
 FORMAT_VERSION = "1.0"
 # A plan of a comparison names its fleet in a note that starts so.
 FLEET_NOTE = "fleet: "
+_WRITTEN_BY = "a plan is what planner search --out plan.json writes"
 
 
 class _Model(BaseModel):
@@ -124,7 +127,12 @@ class Certificate(_Model):
 
 
 class Plan(_Model):
-    """One deployable answer."""
+    """One deployable answer.
+
+    ``basis`` is ``calibrated`` where each GPU type and the mode were measured. ``calibrated_by`` tells of each GPU type
+    whether its constants were fitted to the measurements of its family that ship (``family``) or to the user's own
+    (``profile``: its factors are in ``provenance.calibrations``), null where to neither.
+    """
 
     rank: int
     mode: Literal["aggregated", "pd", "af", "mixed"]
@@ -139,6 +147,7 @@ class Plan(_Model):
     pools: list[Pool]
     certificate: Certificate
     basis: Literal["modelled", "calibrated", "measured"]
+    calibrated_by: dict[str, Literal["family", "profile"] | None] = Field(default_factory=dict)
     band: dict[str, tuple[float, float]]
 
 
@@ -207,6 +216,13 @@ class PlanFile(_Model):
         """Return what is saved: all but the time it took, so that the same input saves the same bytes."""
         return self.model_copy(update={"search": self.search.model_copy(update={"elapsed_s": None})})
 
+    def asked(self) -> Job:
+        """The question that the plans answer. Raises InputError when it is none that this build understands."""
+        try:
+            return Job.model_validate(self.job)
+        except ValidationError as problem:
+            raise invalid(problem, self.job, "the job of the plan", hint=_WRITTEN_BY) from None
+
     def plan(self, rank: int) -> Plan:
         """Return the plan of a rank, 1 for the best. Raises InputError."""
         for plan in self.plans:
@@ -222,10 +238,10 @@ def read_plan_file(path: Path) -> PlanFile:
     except OSError as problem:
         raise InputError(f"{path}: cannot be read: {problem.strerror}") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{path}: not JSON", hint="a plan is what planner search --out plan.json writes") from None
+        raise InputError(f"{path}: not JSON", hint=_WRITTEN_BY) from None
     version = data.get("format_version") if isinstance(data, dict) else None
     if not isinstance(version, str):
-        raise InputError(f"{path}: no format_version", hint="a plan is what planner search --out plan.json writes")
+        raise InputError(f"{path}: no format_version", hint=_WRITTEN_BY)
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
         raise InputError(
             f"{path}: format {version[:20]} is not understood", hint=f"this build reads {FORMAT_VERSION[0]}.x"
@@ -233,9 +249,7 @@ def read_plan_file(path: Path) -> PlanFile:
     try:
         return PlanFile.model_validate(data)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where}: {first['msg']}") from None
+        raise invalid(problem, data, str(path), hint=_WRITTEN_BY) from None
 
 
 def to_json(file: BaseModel) -> str:

@@ -54,8 +54,8 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
     candidate = verdict.candidate if verdict else candidate
     predicted = _performance(candidate)
     # No measured deployment splits attention from feed-forward blocks: such plans rest on kernels and theory.
-    fitted = all(r.efficiency.basis == "calibrated" for pool in candidate.pools for r in parts_of(pool.replica))
-    known = fitted and candidate.mode != "af"
+    rests_on = [r for pool in candidate.pools for r in parts_of(pool.replica)]
+    known = all(r.efficiency.calibrated_by for r in rests_on) and candidate.mode != "af"
     basis: Literal["modelled", "calibrated"] = "calibrated" if known else "modelled"
     spans = plan_band(candidate.mode, [a.family for pool in candidate.pools for a in pool.replica.accelerators])
     spans = _widened(spans, candidate.replica.speculation)
@@ -78,6 +78,7 @@ def plan_of(candidate: Candidate, rank: int, outcome: Outcome, percentile: str, 
         pools=[_pool(pool) for pool in candidate.pools],
         certificate=certificate,
         basis=basis,
+        calibrated_by={r.accelerator.id: r.efficiency.calibrated_by for r in rests_on},
         band={k: (significant(v * spans[k][0]), significant(v * spans[k][1])) for k, v in shown.items()},
     )
 

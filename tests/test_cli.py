@@ -275,6 +275,7 @@ def test_json_has_the_contracts_keys_and_no_infinities(command: Command) -> None
     plan, pool = found["plans"][0], found["plans"][0]["pools"][0]
     assert set(plan) >= {"rank", "mode", "gpus", "gpus_total", "cost_usd_per_hour", "usd_per_million_output_tokens",
                          "predicted", "simulated", "pools", "certificate", "basis", "band"}  # fmt: skip
+    assert (plan["basis"], plan["calibrated_by"]) == ("calibrated", {"h100-sxm": "family"})
     assert set(plan["predicted"]) >= {
         "output_tok_s",
         "output_tok_s_per_gpu",
@@ -520,4 +521,7 @@ def test_every_listing_shows_one_entry_with_its_source(command: Command, what: s
     shown = command("catalog", what, "show", name, "-o", "json")
     assert shown.code == 0 and said in shown.out
     refused(command("catalog", what, "show", name + "-x"), "unknown")
-    refused(command("catalog", what, "show"), "cannot read")
+    bare = command("catalog", what, "show")
+    refused(bare, f"catalog {what}: cannot read 'show' without a name")
+    refused(command("catalog", what, "list", name), f"cannot read list {name}")
+    assert command(*bare.err.rpartition("hint: planner ")[2].split()).code == 0

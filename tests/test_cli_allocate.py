@@ -109,6 +109,35 @@ def test_a_bad_profile_or_option_is_refused(command: Command, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"offers": [{"name": "a", "cost": 1.0}]}, "offers[0].cost_usd_per_hour is missing (and 1 more)"),
+        ({"offers": [{"name": "a", "cost_usd_per_hour": "1.0"}]}, "offers[0].cost_usd_per_hour is '1.0'; it must be a"),
+        ({"classes": {"w0": 3.0}}, "classes is an object; it must be a list"),
+        ({"capacity": {"a": {"w0": -2.0}}}, "capacity.a.w0 is -2.0; it must be at least 0"),
+        ({"capacity": {"a": {"w0": 1e-320}}}, "capacity.a.w0 is 9.99989e-321; it must be 0 (cannot), or at least"),
+        ({"classes": [{"name": "w0", "rate": 1e308}]}, "classes[0].rate is 1e+308; it must be at most 1e+12"),
+        ({"split": "sliced"}, "split is 'sliced'; it must be 'fractional' or an object"),
+        ({"split": {"slices": 0}}, "split.slices is 0; it must be at least 1"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_and_the_form_that_is_expected(
+    command: Command, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    path = written(tmp_path, {**OURS, **changes})
+    refused(command("allocate", path), f"error: {path}: {said}", 'hint: expected {"offers": [{"name", ')
+
+
+def test_each_format_of_a_profile_is_told_with_its_own_example(command: Command, tmp_path: Path) -> None:
+    refused(command("allocate", written(tmp_path, {**MELANGE, "gpu_info": {"A10G": {"cost": 1}}})),
+            "gpu_info.A10G.tputs is missing", 'hint: expected {"gpu_info": ')  # fmt: skip
+    refused(command("allocate", written(tmp_path, {**MELANGE, "workload_distribution": [[3.0]]})),
+            "workload_distribution[0][0] is 3.0; it must be at most 1")  # fmt: skip
+    refused(command("allocate", written(tmp_path, {**DEVICES, "layers": "6"})),
+            "layers is '6'; it must be a whole number", 'hint: expected {"layers": 80, ')  # fmt: skip
+
+
 def test_the_table_names_who_serves_what(command: Command, tmp_path: Path) -> None:
     ran = command("allocate", written(tmp_path, OURS))
     assert ran.code == 0 and "3.5 $/h, optimal" in ran.out and "w1 1/s" in ran.out and "2 for 5 $/h" in ran.out

@@ -287,6 +287,19 @@ def test_what_is_no_plan_is_refused(command: Command, tmp_path: Path, text: str)
     refused(command("simulate", tmp_path / "absent.json"), "absent.json")
 
 
+def test_a_plan_whose_question_was_edited_is_refused_where_it_is_wrong(
+    command: Command, saved: PlanFile, tmp_path: Path
+) -> None:
+    path = tmp_path / "plan.json"
+    job = {**saved.job, "workload": {**saved.job["workload"], "isl": 0}}
+    path.write_text(to_json(saved.model_copy(update={"job": job})))
+    for name in ("simulate", "explain"):
+        refused(command(name, path), "the job of the plan: workload.isl is 0; it must be above 0")
+    pool = {**saved.model_dump(mode="json"), "plans": [{"rank": 1}]}
+    path.write_text(json.dumps(pool))
+    refused(command("simulate", path), "plan.json: plans[0].mode is missing", "search --out plan.json")
+
+
 def test_a_search_simulates_its_first_plans_unless_told_not_to(command: Command) -> None:
     words = ("search", "llama-3.1-8b", "--fleet", "h100-sxm:2", "--isl", "1000", "--osl", "200", "--rate", "30/s")
     limits = ("--ttft", "500ms", "--tpot", "20ms", "-o", "json")

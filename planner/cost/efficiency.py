@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from planner.catalog.files import catalog_root, merged
 from planner.units import Seconds
@@ -210,7 +210,8 @@ class CacheConstants:
 class Efficiency:
     """All constants of one accelerator family.
 
-    ``basis`` is ``calibrated`` when the family itself was measured, ``modelled`` when it runs on the pool.
+    ``basis`` is ``calibrated`` when the family itself was measured, ``modelled`` when it runs on the pool;
+    ``profiled`` when a user's profile calibrates it for the model and engine at hand.
     """
 
     family: str
@@ -225,6 +226,12 @@ class Efficiency:
     elementwise: ElementwiseConstants
     cache: CacheConstants
     source: str = ""
+    profiled: bool = False
+
+    @property
+    def calibrated_by(self) -> Literal["family", "profile"] | None:
+        """What fitted the constants: measurements of the family that ship, the user's profile, or nothing."""
+        return "profile" if self.profiled else "family" if self.basis == "calibrated" else None
 
 
 _T = TypeVar("_T")

@@ -122,6 +122,8 @@ def sglang_flags(plan: Deployment, group: Group) -> list[Flag]:
         Flag("--mem-fraction-static", group.static_share),
         Flag("--kv-cache-dtype", "fp8_e4m3" if group.kv == "fp8" else "auto"),
     ]
+    if group.receive_interval > 1:
+        flags.append(Flag("--scheduler-recv-interval", group.receive_interval))
     if group.online:
         flags.append(Flag("--quantization", group.online))
     if group.split:

@@ -43,6 +43,7 @@ class Group:
     free_share : share for the cache of what weights leave.
     max_sequences : requests that one attention rank runs at once.
     chunk_tokens : tokens of one iteration.
+    receive_interval : iterations between two looks of the scheduler at its queue that the plan counts on.
     share : part of the requests of its role that the plan sends here.
     online : precision to which the engine quantises the checkpoint while loading, or None.
     tuning : overlap of messages and balance of experts that the plan counts on, or None.
@@ -73,6 +74,7 @@ class Group:
     speculation: PoolSpeculation | None = None
     draft: str | None = None
     tuning: Tuning | None = None
+    receive_interval: int = 1
 
     def image(self, engine: str) -> str:
         """Container image of an engine or wrapper for this group's GPU. Raises ExportError where none is known."""
@@ -238,6 +240,8 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
     if not engine.of_free:
         share = min(max(share, weights + _CACHE_SHARE), engine.utilization_ceiling)
     working = (memory.activations_gib + engine.reserve / GIB) / memory.capacity_gib if memory.capacity_gib > 0 else 0.0
+    engine = engine.on(gpu.vendor)
+    engine = engine.prefilling if pool.role == "prefill" else engine
     sequences = max(1, min(pool.max_batch, int(engine.max_sequences)))
     return Group(
         name="", role=pool.role, gpu=pool.gpu, gpu_name=gpu.name, replicas=pool.replicas,
@@ -247,6 +251,7 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
         max_sequences=sequences, chunk_tokens=max(int(engine.chunk_tokens), sequences), share=1.0,
         online=_online(pool.weights, known) if own else None, selector=selector(gpu, catalogs.folders),
         speculation=pool.speculation, tuning=pool.tuning,
+        receive_interval=int(engine.receive_interval) if pool.role == "aggregated" else 1,
     )  # fmt: skip
 
 

@@ -6,19 +6,38 @@ Every failure is one line that names the field, so that a typing error in a long
 from __future__ import annotations
 
 import json
-import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from planner.errors import InputError, UnknownNameError
+from planner.job.invalid import invalid
+from planner.job.pipelines import FORMAT as PIPELINES_FORMAT
 from planner.job.pipelines import PipelineProblem, check_pipelines, is_pipelines
 
-_NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+# Beyond any deployment, and far from the ends of floats: counts and costs are products and ratios of these.
+LARGEST, SMALLEST = 1e12, 1e-9
+_NotNegative = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False, strict=True)]
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 _Model = TypeVar("_Model", bound=BaseModel)
+_FORMAT = (
+    'expected {"offers": [{"name", "cost_usd_per_hour"}], "classes": [{"name", "rate"}], "capacity": {OFFER: {CLASS: '
+    'rate}}}, if wanted "available" of an offer, "headroom": 0.8, "split": {"slices": 8}'
+)
+_MELANGE = (
+    'expected {"gpu_info": {GPU: {"cost", "tputs"}}, "workload_distribution": [[share]], "total_request_rate": rate}'
+)
+
+
+def _not_tiny(capacity: float) -> float:
+    if 0 < capacity < SMALLEST:
+        raise ValueError(f"is {capacity:g}; it must be 0 (cannot), or at least {SMALLEST:g} requests/s")
+    return capacity
+
+
+_Capacity = Annotated[_NotNegative, AfterValidator(_not_tiny)]
 
 
 class _Strict(BaseModel):
@@ -54,7 +73,7 @@ class AllocationProblem(_Strict):
 
     offers: Annotated[tuple[AllocationOffer, ...], Field(min_length=1)]
     classes: Annotated[tuple[AllocationClass, ...], Field(min_length=1)]
-    capacity: dict[str, dict[str, _NotNegative]]
+    capacity: dict[str, dict[str, _Capacity]]
     headroom: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)] = 1.0
     split: Literal["fractional"] | Slices = "fractional"
 
@@ -64,16 +83,19 @@ class AllocationProblem(_Strict):
         return self.split.slices if isinstance(self.split, Slices) else None
 
 
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+
+
 class _MelangeGpu(BaseModel):
     model_config = ConfigDict(extra="ignore")
     cost: _NotNegative
-    tputs: list[list[_NotNegative]]
+    tputs: list[list[_Capacity]]
 
 
 class _MelangeConfig(BaseModel):
     model_config = ConfigDict(extra="ignore")
     gpu_info: Annotated[dict[_Name, _MelangeGpu], Field(min_length=1)]
-    workload_distribution: list[list[_NotNegative]]
+    workload_distribution: list[list[_Share]]
     total_request_rate: _NotNegative
     slice_factor: Annotated[StrictInt, Field(ge=1, le=100_000)] = 1
 
@@ -85,24 +107,25 @@ def read_allocation(path: str | Path) -> AllocationProblem | PipelineProblem:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not UTF-8 text"
-        raise InputError(f"cannot read {where}: {reason}") from None
+        hint = "it is a JSON file, see: planner allocate --help"
+        raise InputError(f"cannot read {where}: {reason}", hint=hint) from None
     try:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}") from None
+        raise InputError(f"{where} is not JSON: {error}", hint=_FORMAT) from None
     if is_pipelines(data):
-        return check_pipelines(_validated(PipelineProblem, data, where), where)
+        return check_pipelines(_validated(PipelineProblem, data, where, PIPELINES_FORMAT), where)
     return parse_allocation(data, where)
 
 
 def parse_allocation(data: object, where: str = "allocation") -> AllocationProblem:
     """Check a profile given as plain data. Raises InputError."""
     if not isinstance(data, dict):
-        raise InputError(f"{where}: expected a JSON object", hint="see `planner allocate --help` for the format")
+        raise InputError(f"{where}: expected a JSON object", hint=_FORMAT)
     if "gpu_info" in data:
-        problem = from_melange(_validated(_MelangeConfig, data, where), where)
+        problem = from_melange(_validated(_MelangeConfig, data, where, _MELANGE), where)
     else:
-        problem = _validated(AllocationProblem, data, where)
+        problem = _validated(AllocationProblem, data, where, _FORMAT)
     _check_names(problem, where)
     return problem
 
@@ -125,7 +148,7 @@ def from_melange(config: _MelangeConfig, where: str = "Mélange configuration") 
         for j, share in enumerate(row)
     )
     if not classes:
-        raise InputError(f"{where}: workload_distribution is empty")
+        raise InputError(f"{where}: workload_distribution is empty", hint=_MELANGE)
     offers = tuple(AllocationOffer(name=n, cost_usd_per_hour=g.cost) for n, g in config.gpu_info.items())
     return AllocationProblem(
         offers=offers, classes=classes, capacity=capacity, split=Slices(slices=config.slice_factor)
@@ -142,30 +165,23 @@ def _check_names(problem: AllocationProblem, where: str) -> None:
     classes = _unique([c.name for c in problem.classes], "class", where)
     for offer, row in problem.capacity.items():
         if offer not in offers:
-            raise UnknownNameError("offer in capacity", offer, offers)
+            raise UnknownNameError(f"offer under capacity in {where}:", offer, offers)
         for name in row:
             if name not in classes:
-                raise UnknownNameError(f"class in capacity of {offer}", name, classes)
-    if not all(math.isfinite(c.rate) for c in problem.classes):
-        raise InputError(f"{where}: the rates are too large")
+                raise UnknownNameError(f"class under capacity of {offer} in {where}:", name, classes)
 
 
 def _unique(names: list[str], kind: str, where: str) -> set[str]:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise InputError(f"{where}: {kind} {name!r} is given twice")
+            raise InputError(f"{where}: {kind} {name!r} is given twice", hint="give each a name of its own")
         seen.add(name)
     return seen
 
 
-def _validated(kind: type[_Model], data: dict[str, Any], where: str) -> _Model:
+def _validated(kind: type[_Model], data: dict[str, Any], where: str, form: str) -> _Model:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # Where two shapes are allowed, the deepest complaint is about the one that was meant.
-        first = max((e for e in found if e["loc"][:1] == found[0]["loc"][:1]), key=lambda e: len(e["loc"]))
-        parts = [str(part) for part in first["loc"] if part != "Slices" and not str(part).startswith("literal[")]
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise InputError(f"{where}: {'.'.join(parts) or 'input'}: {first['msg']}{more}") from None
+        raise invalid(error, data, where, hint=form) from None

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from planner.errors import InputError, UnknownNameError
 from planner.job.fleet import parse_fleet
+from planner.job.invalid import invalid_option
 from planner.job.job import OBJECTIVES, Job
 from planner.job.slo import Percentile, Slo
 from planner.job.speculating import parse_speculating
@@ -90,7 +91,7 @@ def parse_job(
             ),
         )
     except ValidationError as problem:
-        raise _input_error(problem) from None
+        raise invalid_option(problem) from None
 
 
 def parse_length(text: str | None, option: str) -> int:
@@ -115,10 +116,3 @@ def _one_of(name: str, known: tuple[Any, ...], kind: str) -> None:
 
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in (text or "").split(",") if part.strip())
-
-
-def _input_error(problem: ValidationError) -> InputError:
-    first = problem.errors()[0]
-    name = "--" + str(first["loc"][-1]).replace("_", "-") if first["loc"] else "request"
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return InputError(f"{name}: {message}" if first["loc"] else message)

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from planner.errors import InputError
 
+FORMAT = 'expected {"layers": 80, "devices": [{"name": "a100", "count": 4, "rates": [rate with 1 layer, with 2, ...]}]}'
 # Cells of the pricing table (devices x rates x layers): one byte each.
 _MAX_CELLS = 200_000_000
-_Rate = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+_Rate = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False, strict=True)]
 
 
 class PipelineDeviceSpec(BaseModel):
@@ -49,10 +50,10 @@ def check_pipelines(problem: PipelineProblem, where: str) -> PipelineProblem:
     names: set[str] = set()
     for device in problem.devices:
         if device.name in names:
-            raise InputError(f"{where}: device {device.name!r} is given twice")
+            raise InputError(f"{where}: device {device.name!r} is given twice", hint="add their counts up")
         names.add(device.name)
         if any(later > earlier for earlier, later in pairwise(device.rates)):
-            raise InputError(f"{where}: device {device.name!r} gets faster with more layers")
+            raise InputError(f"{where}: device {device.name!r} gets faster with more layers", hint=FORMAT)
     rates: set[Any] = {rate for device in problem.devices for rate in device.rates}
     if len(rates) * problem.layers * sum(device.count for device in problem.devices) > _MAX_CELLS:
         raise InputError(

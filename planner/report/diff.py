@@ -37,6 +37,13 @@ def _facts(old: PlanFile, new: PlanFile, rank: int) -> Iterator[tuple[str, Any, 
     yield "GPU types", _text(old.plan(rank).gpus), _text(new.plan(rank).gpus)
     yield "pools", _pools(old.plan(rank)), _pools(new.plan(rank))
     yield "basis", old.plan(rank).basis, new.plan(rank).basis
+    before_by, after_by = old.plan(rank).calibrated_by, new.plan(rank).calibrated_by
+    if before_by and after_by:  # files of earlier planners do not say
+        yield "calibrated by", _by(before_by), _by(after_by)
+
+
+def _by(calibrated_by: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{gpu}: {by or 'nothing'}" for gpu, by in sorted(calibrated_by.items()))
 
 
 def _numbers(found: PlanFile, rank: int) -> dict[str, Any]:

@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from planner.api import Catalogs, replica_of_pool, search
-from planner.errors import InputError, PlannerError
+from planner.errors import PlannerError
 from planner.job.job import Job
 from planner.plan import Plan, PlanFile, Pool
 from planner.report import why
@@ -43,13 +41,7 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
 
     Raises InputError for an unknown rank or names that the catalogs lack.
     """
-    plan, catalogs = found.plan(rank), catalogs.of_plan(found)
-    try:
-        job = Job.model_validate(found.job)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"the plan's job is no request: {where}: {first['msg']}") from None
+    plan, job, catalogs = found.plan(rank), found.asked(), catalogs.of_plan(found)
     pools = [explain_pool(plan, pool, job, catalogs) for pool in plan.pools]
     told = first_token(plan, job, catalogs) if plan.mode in ("pd", "af") else {}
     seen = latency(plan.predicted, "ttft_ms", job.slo.percentile)

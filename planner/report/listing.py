@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from planner.api import Catalogs
 from planner.architecture.catalog import known_models
@@ -180,3 +180,19 @@ def list_prices(catalogs: Catalogs, gpu: str | None = None) -> list[dict[str, An
 
 def _tera(flops: Any, *names: str) -> float | None:
     return next((round(flops[name] / 1e12, 1) for name in names if name in flops), None)
+
+
+class Listing(NamedTuple):
+    """All rows of a kind, one entry of it in full, and a name that stands in it."""
+
+    rows: Callable[[Catalogs], list[dict[str, Any]]]
+    entry: Callable[[Catalogs, str], dict[str, Any]]
+    example: str
+
+
+LISTINGS: Final = {
+    "gpus": Listing(list_gpus, show_gpu, "h100-sxm"),
+    "models": Listing(list_models, show_model, "llama-3.1-8b"),
+    "nodes": Listing(list_nodes, show_node, "p5.48xlarge"),
+    "engines": Listing(list_engines, show_engine, "vllm"),
+}

@@ -151,14 +151,20 @@ def verdict(found: PlanFile) -> str:
 def caveat(found: PlanFile, best: Plan) -> str:
     """Say in one line how far to trust the first plan."""
     low, high = best.band["output_tok_s"]
-    source = {
+    return f"Expect {format_count(low)} to {format_count(high)} tok/s (80 % band); {fitted(best)}."
+
+
+def fitted(best: Plan) -> str:
+    """What the numbers of a plan were fitted to."""
+    yours = [gpu for gpu, by in best.calibrated_by.items() if by == "profile"]
+    if yours and len(yours) == len(best.calibrated_by):
+        return "calibrated by your profile"
+    shipped = {
         "calibrated": "kernel efficiencies of this GPU family were fitted to measurements",
         "modelled": "modelled from the datasheet with the efficiencies that other families share",
         "measured": "measured",
     }[best.basis]
-    if any(word.split("=")[0] == "--profile" for word in found.provenance.argv):
-        source += ", calibrated by your profile where it covers them"
-    return f"Expect {format_count(low)} to {format_count(high)} tok/s (80 % band); {source}."
+    return f"{shipped}; {' and '.join(yours)} calibrated by your profile" if yours else shipped
 
 
 def _tidy(value: float | None) -> float | None:

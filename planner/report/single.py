@@ -104,7 +104,9 @@ def describe(request: SingleRequest, catalogs: Catalogs) -> dict[str, Any]:
         "weights": replica.weights, "kv": replica.kv, "engine": replica.engine.id, **_drafts(p, replica), **row,
         "max_batch": int(budget.slots[0]),
         "memory": {key: round(value, 3) for key, value in held.items()},
-        "basis": replica.efficiency.basis, **time_by_operator(replica, request.layout, batch, lengths),
+        "basis": replica.efficiency.basis,
+        "calibrated_by": {replica.accelerator.id: replica.efficiency.calibrated_by},
+        **time_by_operator(replica, request.layout, batch, lengths),
     }  # fmt: skip
 
 
@@ -130,7 +132,9 @@ def emit_single(request: SingleRequest, catalogs: Catalogs, output: str, out: Se
 def _text(found: dict[str, Any]) -> str:
     heads = ("model", "gpu", "layout", "weights", "kv", "engine", "basis", "max_batch")
     tails = ("ttft_ms", "tpot_ms", "output_tok_s_per_gpu", "e2e_latency_ms", "memory_gib_per_gpu")
-    lines = ["  ".join(f"{key} {found[key]}" for key in heads), ""]
+    by = {"family": " (GPU family)", "profile": " (your profile)", None: ""}[found["calibrated_by"][found["gpu"]]]
+    shown = {**found, "basis": found["basis"] + by}
+    lines = ["  ".join(f"{key} {shown[key]}" for key in heads), ""]
     if "speculation" in found:
         lines[1:1] = [speculation_text(found["speculation"])]
     lines.append(rows_text([{key: found[key] for key in tails}], "table").strip("\n"))

@@ -90,7 +90,7 @@ def worthwhile_pods(members: Members, job: Job, whole: Iterable[tuple[str, int, 
     """
     members = [that_transfers(supply, min(gpus, POD_GPUS), family, Rejections()) for supply, gpus, family in members]
     members = [member for member in members if member[2].layouts]
-    senders = [prefill_pool(*member) for member in members]
+    senders = [pool for member in members if (pool := prefill_pool(*member))]
     receivers = [decode_pool(*member, job.slo, lengths_of(job.workload)) for member in members]
     found: dict[tuple[str, str], list[tuple[PrefillPool, DecodePool]]] = defaultdict(list)
     for sender, receiver in product(senders, receivers):

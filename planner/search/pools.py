@@ -123,17 +123,19 @@ def gpus_of(family: Family) -> Array:
     return np.array([float(layout.gpus) for layout in family.layouts])
 
 
-def prefill_pool(supply: Supply, available: int, family: Family, *, pruned: bool = True) -> PrefillPool:
-    """Evaluate every layout as a prefill replica; ``pruned`` keeps those that no copies of another replace."""
-    times = prefill_times(family.replica, family.columns, family.lengths)
-    kept = list(range(len(family.layouts)))
-    if pruned:
-        shape = (len(family.layouts), 1)
-        capacity, alone = (np.broadcast_to(x, shape)[:, 0] for x in (times.capacity, times.own(0.0, 1.0)))
-        nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])
-        kept = undominated(gpus_of(family), capacity, [alone, -nics])
-    few = family.only([family.layouts[i] for i in kept])
-    return PrefillPool(supply, available, few, times.rows(kept, 1))
+def prefill_pool(supply: Supply, available: int, family: Family, *, pruned: bool = True) -> PrefillPool | None:
+    """Evaluate every layout as a prefill replica; ``pruned`` keeps those that no copies of another replace. None where
+    the larger iterations of a prefill worker leave no layout room for a prompt."""
+    times, shape = prefill_times(family.replica, family.columns, family.lengths), (len(family.layouts), 1)
+    fitting = np.flatnonzero(np.broadcast_to(times.memory.fits, shape)[:, 0])
+    if not fitting.size:
+        return None
+    family, times = family.only([family.layouts[i] for i in fitting]), times.rows(fitting, 1)
+    if not pruned:
+        return PrefillPool(supply, available, family, times)
+    nics = np.array([float(layout.tp * layout.pp * layout.cp) for layout in family.layouts])
+    kept = undominated(gpus_of(family), times.capacity[:, 0], [times.own(0.0, 1.0)[:, 0], -nics])
+    return PrefillPool(supply, available, family.only([family.layouts[i] for i in kept]), times.rows(kept, 1))
 
 
 def decode_pool(

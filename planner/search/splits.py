@@ -42,7 +42,7 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     members = [member for member in members if member[2].layouts]
     # In a closed loop the running batch does not fluctuate, and requests beyond the slots wait.
     slo = job.slo if job.workload.concurrency is None else job.slo.model_copy(update={"percentile": "mean"})
-    senders = [prefill_pool(*member, pruned=False) for member in members]
+    senders = [pool for member in members if (pool := prefill_pool(*member, pruned=False))]
     receivers: list[DecodePool | None] = []
     if "pd" in job.modes:
         receivers += [decode_pool(*member, slo, lengths, pruned=False) for member in members]

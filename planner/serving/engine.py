@@ -48,6 +48,8 @@ class Engine:
         "ring" while they do.
     communication_overlap, two_batch_overlap : what of the messages is hidden, see serving/overlap.py.
     redundant_experts : further copies of busy experts on each expert-parallel rank.
+    decode_tokens : most tokens that an attention rank can send to experts in one decode iteration: the buffers are made
+        for so many. 0 for as many as it holds.
     expert_imbalance : tokens of the busiest expert-parallel rank over the mean where that is known; 0 derives it.
     offset : front-end time before the first token; decode_steps : iterations before the client sees it, of which it
         waits the half of ``receive_interval`` for the scheduler to look at its queue, since that many pass between
@@ -55,9 +57,11 @@ class Engine:
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     reduce_kernel : how the engine's own all-reduce departs from the usual one, see cost/collective.py.
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
-        takes gather and reduce-scatter where that is less.
+        takes gather and reduce-scatter where that is less. ``exchange_in_graph``: captured graphs of decode iterations
+        hold these kernels; else the graph stops for them.
     cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
     draft_step : host work of one drafting pass of speculative decoding.
+    prompt_tokens : most tokens in one iteration of a prefill worker, see `prefilling`.
     handover_steps : decode iterations that a request passes in the queues of a decode worker before it runs.
     transfer_stages : whether a replica with pipeline stages can send or receive a KV cache.
     vendor, variants : the vendor of the GPUs it runs on (empty: any), and the fields that its kernels and published
@@ -97,8 +101,10 @@ class Engine:
     offset: Seconds
     decode_steps: float
     burst_rounds: float
+    prompt_tokens: float = 0.0
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
+    exchange_in_graph: bool = True
     exchange_start: Seconds = 0.0
     cache_math: bool = False
     transfer_stages: bool = True
@@ -113,6 +119,7 @@ class Engine:
     two_batch_overlap: bool = False
     redundant_experts: int = 0
     expert_imbalance: float = 0.0
+    decode_tokens: float = 0.0
     kv_transfer: Literal["request", "chunk", "layer"] | None = None
     kv_compression: float = 0.0
 
@@ -120,6 +127,11 @@ class Engine:
         """The engine on GPUs of ``vendor``: with the kernels and by the recipes it has there, else as everywhere."""
         variants = dict(self.variants)
         return replace(self, vendor=vendor, **dict(variants.get(vendor, variants.get("", ()))))
+
+    @property
+    def prefilling(self) -> Engine:
+        """The engine of a prefill worker: no decode waits for its iterations to end, so they take more tokens."""
+        return replace(self, chunk_tokens=max(self.chunk_tokens, self.prompt_tokens))
 
     def tuned(self, tuning: Tuning) -> Engine:
         """The profile with what the user knows better."""
@@ -260,11 +272,13 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         decode_steps=float(first["decode_steps"]),
         receive_interval=float(first["receive_interval"]),
         burst_rounds=float(first["burst_rounds"]),
+        prompt_tokens=float(data["transfer"]["prompt_tokens"]),
         transfer_pieces=data["transfer"]["pieces"],
         handover_steps=float(data["transfer"]["handover_steps"]),
         transfer_stages=bool(data["transfer"]["stages"]),
         context_exchange=data["context"]["exchange"],
         expert_exchange=data["experts"]["exchange"],
+        exchange_in_graph=bool(data["experts"]["exchange_in_graph"]),
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         cache_math=bool(kernels["attention_in_cache_type"]),
         reduce_kernel=ReduceKernel(float(kernels["two_phase_reduce"]), float(kernels["reduce_wire_bits"])),
@@ -273,4 +287,5 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         two_batch_overlap=bool(data["experts"]["two_batch_overlap"]),
         redundant_experts=int(data["experts"]["redundant"]),
         expert_imbalance=float(data["experts"]["imbalance"]),
+        decode_tokens=float(data["experts"]["decode_tokens"]),
     )

@@ -81,7 +81,22 @@ def memory(replica: Replica, layouts: Layouts, lengths: Lengths, *, together: bo
     request = request_bytes_per_gpu(replica, layouts, tokens)
     longest = request_bytes_per_gpu(replica, layouts, lengths.total)
     slots = np.where(room >= longest, np.floor(np.maximum(room, 0.0) / request), 0.0)
-    return Memory(weights, activations, capacity, room, request, longest, np.minimum(slots, engine.max_sequences))
+    slots = np.minimum(slots, most_sequences(replica, layouts))
+    return Memory(weights, activations, capacity, room, request, longest, slots)
+
+
+def most_sequences(replica: Replica, layouts: Layouts) -> Array:
+    """Running sequences of an attention rank that the engine allows, whatever the memory.
+
+    Where tokens are sent to experts of other ranks, the buffers of an iteration bound them, with all drafted tokens.
+    """
+    engine = replica.engine
+    if not engine.decode_tokens or not replica.has_experts:
+        return np.asarray(engine.max_sequences)
+    drafted = replica.speculation.tokens if replica.speculation else 0
+    sent = np.floor(engine.decode_tokens / (1.0 + drafted))
+    exchanged = (layouts.attention_dp > 1) & (layouts.ep > 1)
+    return np.where(exchanged, np.minimum(engine.max_sequences, sent), engine.max_sequences)
 
 
 def utilization(replica: Replica, weights: Array) -> Array:

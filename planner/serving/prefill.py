@@ -161,6 +161,7 @@ def prefill_times(replica: Replica, layouts: Layouts, lengths: Lengths) -> Prefi
     Prompts above the chunk size run chunk after chunk, shorter ones share an iteration; prefix hits are not computed,
     but read.
     """
+    replica = replica.prefilling
     budget = memory(replica, layouts, Lengths(lengths.isl, 1.0, lengths.cached))
     chunks = np.ceil(lengths.new / replica.engine.chunk_tokens)
     chunk = lengths.new / chunks

@@ -93,6 +93,11 @@ class Replica:
         model = replace(self.model, layers=self.model.layers[first:end])
         return replace(self, model=model, embeds=first == 0, samples=end == len(self.model.layers))
 
+    @property
+    def prefilling(self) -> Replica:
+        """The replica as a prefill worker."""
+        return replace(self, engine=self.engine.prefilling)
+
     @cached_property
     def formats(self) -> Mapping[Part, WeightFormat]:
         """Storage and arithmetic of every part of the weights.

@@ -75,6 +75,7 @@ def split_deployment(
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed. ``tables``
     are those of earlier deployments, to which its own are added."""
     tables = Tables() if tables is None else tables
+    prefill = replace(prefill, replica=prefill.replica.prefilling)
     computing = tables.get("prefill", lambda first: step_model(first, stages=first.layout.pp), prefill)
     overhead = float(handed_over_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.

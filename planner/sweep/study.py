@@ -31,6 +31,7 @@ Row = dict[str, Any]
 _RESULTS = (
     "status", "reason", "mode", "gpus", "gpus_total", "pools", "output_tok_s", "output_tok_s_per_gpu", "request_rate",
     "ttft_ms", "tpot_ms", "e2e_ms", "cost_usd_per_hour", "usd_per_million_output_tokens", "basis",
+    "calibrated_by",
 )  # fmt: skip
 
 
@@ -143,6 +144,7 @@ def _best(found: PlanFile) -> Row:
         "gpus_total": plan.gpus_total, "pools": _pools(plan), "output_tok_s": seen.output_tok_s,
         "output_tok_s_per_gpu": seen.output_tok_s_per_gpu, "request_rate": seen.request_rate, **latencies,
         "cost_usd_per_hour": plan.cost_usd_per_hour, "basis": plan.basis,
+        "calibrated_by": " + ".join(sorted({by or "nothing" for by in plan.calibrated_by.values()})),
         "usd_per_million_output_tokens": plan.usd_per_million_output_tokens,
     }  # fmt: skip
 

@@ -19,6 +19,7 @@ from planner.job.points import Point, PoolPoint
 from planner.job.traffic import Traffic
 from planner.report.calibration import note_profile, warn_unused
 from planner.report.explain import explain_plan
+from planner.report.plans import caveat
 from planner.serving.profile import Calibration, Profile, read_profile
 
 PREDICTOR = Predictor()
@@ -146,9 +147,12 @@ def test_a_profile_slows_estimates_and_plans_of_its_model_and_gpu_only() -> None
     (before, same), (after, still) = (estimate([point(16), elsewhere], catalogs=c) for c in (Catalogs(), tuned))
     assert after.tpot > 1.3 * before.tpot and still.tpot == same.tpot
     job = parse_job(model="meta-llama/Llama-3.1-8B", fleet="h100-sxm:2", isl="1000", osl="300", simulate_top=0)
-    fast, slower = (search(job, catalogs=c).plans[0] for c in (Catalogs(), tuned))
+    files = [search(job, catalogs=c) for c in (Catalogs(), tuned)]
+    fast, slower = (file.plans[0] for file in files)
     assert slower.predicted.output_tok_s < 0.8 * fast.predicted.output_tok_s
-    assert slower.basis == "calibrated"
+    assert (fast.basis, slower.basis) == ("calibrated", "calibrated")
+    assert (fast.calibrated_by, slower.calibrated_by) == ({"h100-sxm": "family"}, {"h100-sxm": "profile"})
+    assert "fitted to measurements" in caveat(files[0], fast) and "by your profile" in caveat(files[1], slower)
 
 
 def test_no_factor_takes_kernels_near_the_datasheet() -> None:

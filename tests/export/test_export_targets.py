@@ -86,6 +86,13 @@ def test_the_split_of_each_engine_uses_all_gpus_of_a_replica() -> None:
     assert config["moe_expert_parallel_size"] * config["moe_tensor_parallel_size"] == 8
 
 
+def test_sglang_looks_at_its_queue_as_often_as_the_plan_counts_on() -> None:
+    plans = [plan_file(pool(gpu=gpu, engine="sglang")) for gpu in ("h100-sxm", "mi300x")]
+    scripts = [" ".join(files_of(plan, "sglang").values()) for plan in plans]
+    assert ["--scheduler-recv-interval 10" in script for script in scripts] == [True, False]
+    assert "--scheduler-recv-interval" not in scripts[1]
+
+
 @pytest.mark.parametrize("target", ["vllm", "sglang", "lws", "dynamo", "llm-d", "kserve"])
 def test_experts_over_some_ranks_only_are_refused_where_no_flag_says_so(target: str) -> None:
     partly = plan_file(pool(tp=8, ep=4, engine="sglang" if target == "sglang" else "vllm"))
@@ -121,11 +128,14 @@ def test_prefill_and_decode_move_the_cache_and_land_on_their_gpus() -> None:
     pods = {role: roles[role]["podTemplate"]["spec"] for role in ("prefill", "decode")}
     assert pods["prefill"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
     assert pods["decode"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    chunks = {}
     for role, part in (("prefill", "kv_producer"), ("decode", "kv_consumer")):
         args = pods[role]["containers"][0]["args"]
         transfer = json.loads(value_of(args, "--kv-transfer-config") or "")
         assert transfer == {"kv_connector": "NixlConnector", "kv_role": part}
         assert value_of(args, "--disaggregation-mode") == role
+        chunks[role] = int(value_of(args, "--max-num-batched-tokens") or 0)
+    assert chunks["prefill"] == 2 * chunks["decode"]  # no decode waits for the iterations of a prefill worker
     values = documents(files_of(plan_file(*PD), "llm-d"))[0]
     assert values["prefill"]["create"] and values["routing"]["proxy"]["enabled"]
     service = documents(files_of(plan_file(*PD), "kserve"))[0]["spec"]

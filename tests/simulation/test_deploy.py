@@ -157,6 +157,14 @@ def links() -> dict[str, Any]:
     return {"topology": case.topology, "efficiency": case.efficiency}
 
 
+def test_a_prefill_pool_takes_as_many_tokens_an_iteration_as_the_cost_model_says() -> None:
+    case = replica(LLAMA)
+    sides = [Served(case, Layout(1), 1, Lengths(15000.0, out), planned=1) for out in (1.0, 50.0)]
+    split = split_deployment(*sides, 0.01)
+    assert split.prefill is not None
+    assert split.prefill.engine.token_budget == case.engine.prompt_tokens == 2 * split.serve.engine.token_budget
+
+
 def test_a_split_that_is_overloaded_behind_its_prefill_is_unstable():
     """The waits of a split lie in three places: before the prefill, for the links, and for a decode slot."""
     slow = replace(replica(LLAMA), accelerator=gpu("h100-sxm", network_bandwidth=4e9))

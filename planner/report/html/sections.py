@@ -12,6 +12,7 @@ from planner.report.html.scatter import Dot, scatter
 from planner.report.modes import compare_modes
 from planner.report.plans import (
     caveat,
+    fitted,
     latency,
     layout_text,
     narrow_rows,
@@ -250,7 +251,7 @@ def provenance(found: PlanFile) -> str:
         "catalog sha256": made.catalog_sha256, "model sha256": made.model_sha256,
         "proof": f"{proof.objective} {proof.value:,.6g}, bound {proof.bound:,.6g}, gap {proof.gap:.2%}, "
         f"{proof.status}, {proof.solver}",
-        "basis": f"{best.basis}; 80 % band of plan 1: {band}",
+        "basis": f"{best.basis}: {fitted(best)}; 80 % band of plan 1: {band}",
         "searched": f"{found.search.candidates:,} candidates, {found.search.operating_points:,} operating points"
         + ("" if found.search.elapsed_s is None else f", {found.search.elapsed_s:,.2f} s"),
     }  # fmt: skip
