@@ -57,7 +57,8 @@ class Engine:
     burst_rounds : rounds of a closed-loop test over which its opening burst is averaged in a mean TTFT.
     reduce_kernel : how the engine's own all-reduce departs from the usual one, see cost/collective.py.
     expert_exchange : "dispatch" sends tokens to their experts (two kernels that start in ``exchange_start``), "fastest"
-        takes gather and reduce-scatter where that is less.
+        takes gather and reduce-scatter where that is less. ``exchange_in_graph``: captured graphs of decode iterations
+        hold these kernels; else the graph stops for them.
     cache_math : attention of prompts runs in the type of the cache, so an fp8 cache brings 8-bit matrix products.
     draft_step : host work of one drafting pass of speculative decoding.
     prompt_tokens : most tokens in one iteration of a prefill worker, see `prefilling`.
@@ -103,6 +104,7 @@ class Engine:
     prompt_tokens: float = 0.0
     transfer_pieces: Literal["request", "chunk", "layer"] = "request"
     expert_exchange: Literal["dispatch", "fastest"] = "fastest"
+    exchange_in_graph: bool = True
     exchange_start: Seconds = 0.0
     cache_math: bool = False
     transfer_stages: bool = True
@@ -276,6 +278,7 @@ def _engine(name: str, data: dict[str, dict[str, Any]]) -> Engine:
         transfer_stages=bool(data["transfer"]["stages"]),
         context_exchange=data["context"]["exchange"],
         expert_exchange=data["experts"]["exchange"],
+        exchange_in_graph=bool(data["experts"]["exchange_in_graph"]),
         exchange_start=data["experts"]["exchange_start_us"] * 1e-6,
         cache_math=bool(kernels["attention_in_cache_type"]),
         reduce_kernel=ReduceKernel(float(kernels["two_phase_reduce"]), float(kernels["reduce_wire_bits"])),

@@ -54,9 +54,11 @@ def first_token_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Ar
 
 def handed_over_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Array:
     """The same where another pool computed the prompt: the request also passes the decode worker's queues, one an
-    iteration.
+    iteration. Workers of a split look at their queues in every iteration: no published command for them, and none that
+    we export, sets an interval.
     """
-    return np.asarray(first_token_overhead(engine, tpot, tokens) + engine.handover_steps * tpot * tokens)
+    steps = engine.handover_steps - 0.5 * (engine.receive_interval - 1.0)
+    return np.asarray(first_token_overhead(engine, tpot, tokens) + steps * tpot * tokens)
 
 
 def luck(s: Steps, tpot: ArrayLike, osl: ArrayLike) -> Array:

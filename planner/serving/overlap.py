@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from planner.serving.layout import Array, floats
 from planner.serving.work import Ledger, Work
@@ -43,12 +44,12 @@ def half_of(work: Work) -> Work:
     )  # fmt: skip
 
 
-def two_batches(plain: Ledger, half: Ledger, layers: int) -> Ledger:
-    """The faster of an iteration in one piece and in two halves; host work is done once in both."""
+def two_batches(plain: Ledger, half: Ledger, layers: int, *, can: ArrayLike = True) -> Ledger:
+    """The faster of an iteration in one piece and, where it ``can``, in two halves; host work is done once in both."""
     messages = half.seconds[_MESSAGES]
     compute = np.asarray(sum((v for k, v in half.seconds.items() if k not in (_MESSAGES, _HOST)), start=np.zeros(1)))
     exposed = 2.0 * np.maximum(messages - compute, 0.0) + np.minimum(messages, compute) / layers
-    faster = (messages > 0) & (2.0 * compute + exposed + plain.seconds[_HOST] < plain.total)
+    faster = np.asarray(can) & (messages > 0) & (2.0 * compute + exposed + plain.seconds[_HOST] < plain.total)
     found = Ledger()
     for name in {**plain.seconds, **half.seconds}:
         split: Array = exposed if name == _MESSAGES else 2.0 * half.seconds[name]

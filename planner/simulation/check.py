@@ -10,27 +10,18 @@ from typing import NamedTuple
 from planner.job.job import Job
 from planner.plan import Performance, significant
 from planner.planned import Verdict, latency_ms
-from planner.search.candidates import lengths_of
 from planner.search.ranking import Candidate, Outcome, RankKey, rank_key
 from planner.search.rerate import at_rate
 from planner.serving.latency import STATISTICS
-from planner.serving.lengths import Lengths
-from planner.simulation.deploy import Served, deployment
 from planner.simulation.hopeless import TOLERANCE, WARM_UP, Hopeless
 from planner.simulation.metrics import Statistic, Summary, Target, summarize
+from planner.simulation.part import Part
 from planner.simulation.records import Records
-from planner.simulation.settings import Deployment
-from planner.simulation.simulator import Run, Stream, simulate
-from planner.simulation.streams import Amid, ClosedLoop, EvenPoisson, Fixed, OpenStream, Uniform
+from planner.simulation.simulator import Run, simulate
 from planner.simulation.tables import Tables
 from planner.units import format_duration
 
 TRIFLE = 0.005
-_IN_FLIGHT = 120
-_LIFETIMES = 7
-_FEWEST, _MOST = 500, 1600
-# A run of fewer lifetimes starts in full swing, as its warm-up would not fill the batch; of a split fewer will do then.
-_FILLS, _STEADY = 4, 800
 PROBLEM = "demoted: "
 DERATES = (0.95, 0.88, 0.78, 0.65)
 
@@ -67,142 +58,41 @@ def check(candidate: Candidate, job: Job, tables: Tables | None = None) -> Check
 
 def _kept(candidate: Candidate, job: Job, tables: Tables) -> Checked | None:
     """Simulate a candidate at its load; None where it misses a limit, which a run says before its end."""
-    part = _Part.of(candidate, job)
-    hopeless = Hopeless(job.slo, part.stream.count)
-    run = part.simulated(tables, hopeless)
+    part = Part.of(candidate, job)
+    hopeless = Hopeless(job.slo, part.count)
+    run = _simulated(part, tables, hopeless)
     if hopeless.missed:
         return None
-    checked = part.judged(run)
+    checked = _judged(part, run)
     return None if checked.problem else checked
 
 
 def _run(candidate: Candidate, job: Job, tables: Tables) -> Checked:
-    part = _Part.of(candidate, job)
-    return part.judged(part.simulated(tables))
+    part = Part.of(candidate, job)
+    return _judged(part, _simulated(part, tables))
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The part of a candidate that is simulated: ``ranks`` attention ranks of ``replicas`` replicas, a ``share`` of
-    all, and the requests that they get."""
+def _simulated(part: Part, tables: Tables, hopeless: Hopeless | None = None) -> Run:
+    """A run to its end, or until a limit is ``hopeless``."""
+    count = part.count
 
-    candidate: Candidate
-    job: Job
-    replicas: int
-    ranks: int
-    share: float
-    stream: OpenStream | ClosedLoop
+    def enough(records: Records) -> bool:
+        return len(records) >= count or (hopeless is not None and hopeless(records))
 
-    @classmethod
-    def of(cls, candidate: Candidate, job: Job) -> _Part:
-        """As little as shows what all of it does."""
-        replicas, ranks = simulated_part(candidate)
-        share = replicas * ranks / (candidate.instances * candidate.ranks)
-        return cls(candidate, job, replicas, ranks, share, _stream(candidate, job, share))
-
-    def simulated(self, tables: Tables, hopeless: Hopeless | None = None) -> Run:
-        """A run to its end, or until a limit is ``hopeless``."""
-
-        def enough(records: Records) -> bool:
-            return len(records) >= self.stream.count or (hopeless is not None and hopeless(records))
-
-        return simulate(
-            _deployed(self.candidate, self.job, self.replicas, self.ranks, tables),
-            _in_full_swing(self.stream, self.candidate, self.share),
-            details=False, enough=enough, first_token=None if hopeless is None else hopeless.first_token,
-        )  # fmt: skip
-
-    def judged(self, run: Run) -> Checked:
-        """What a run to its end says of the candidate."""
-        slo = self.job.slo
-        summary = summarize(run, Target(slo.ttft, slo.tpot, slo.e2e), warm_up=WARM_UP)
-        problem = _problem(summary, self.job)
-        slightly = None if problem else _slightly(summary, self.job)
-        return Checked(self.candidate, summary, 1.0 / self.share, problem, slightly_over=slightly)
+    deployed = part.deployed(tables)
+    return simulate(
+        deployed, part.stream(deployed), details=False, enough=enough,
+        first_token=None if hopeless is None else hopeless.first_token,
+    )  # fmt: skip
 
 
-def _deployed(candidate: Candidate, job: Job, replicas: int, ranks: int, tables: Tables) -> Deployment:
-    """The pools of a candidate with ``replicas`` of ``ranks`` attention ranks decoding, the others in proportion."""
-    lengths, tpot = lengths_of(job.workload), candidate.per_replica.tpot["mean"]
-    decode = Served(candidate.replica, candidate.layout, replicas, lengths)
-    if candidate.mode == "aggregated":
-        return deployment(decode, tpot, tables=tables)
-    from planner.search.split_metrics import split_workers
-    from planner.simulation.deploy_split import split_deployment, split_model
-
-    if candidate.mode == "af":
-        decode = replace(split_model(split_workers(candidate), lengths), replicas=replicas)
-    decode = replace(decode, ranks=ranks, planned=candidate.instances)
-    first = candidate.pools[0]
-    count = first.replicas * replicas * ranks // (candidate.instances * candidate.ranks)
-    prompt = Lengths(lengths.isl, 1.0, lengths.cached)
-    prefill = Served(first.replica, first.layout, count, prompt, planned=first.replicas)
-    return split_deployment(prefill, decode, tpot, tables=tables)
-
-
-def simulated_replicas(candidate: Candidate) -> int:
-    """Replicas to simulate: equal ones behave alike, so a few hundred requests in flight are enough.
-
-    Pools keep their proportions, so a split whose counts share no factor is simulated whole.
-    """
-    per_replica = candidate.per_replica.batch * candidate.ranks
-    enough = max(1, min(candidate.instances, int(_IN_FLIGHT / max(per_replica, 1e-9))))
-    if candidate.mode == "aggregated":
-        return enough
-    common = math.gcd(candidate.pools[0].replicas, candidate.instances)
-    unit = candidate.instances // common
-    return unit * min(common, max(1, round(enough / unit)))
-
-
-def simulated_part(candidate: Candidate) -> tuple[int, int]:
-    """Replicas to simulate, and attention ranks of each.
-
-    The ranks of a decode pool are alike, and each may hold hundreds of requests: a part of them shows what all do, as
-    far as the prefill replicas can be parted with them.
-    """
-    ranks = candidate.ranks
-    if candidate.mode != "aggregated":
-        every = candidate.instances * ranks
-        smallest = every // math.gcd(every, candidate.pools[0].replicas)
-        enough = _IN_FLIGHT / max(candidate.per_replica.batch, 1e-9)
-        parts = [n for n in range(smallest, ranks + 1, smallest) if ranks % n == 0]
-        if parts and parts[-1] >= enough:
-            return 1, next(n for n in parts if n >= enough)
-    return simulated_replicas(candidate), ranks
-
-
-def _stream(candidate: Candidate, job: Job, share: float) -> OpenStream | ClosedLoop:
-    """Poisson arrivals or a closed loop, long enough for several generations of requests."""
-    prompt, output = Fixed(max(1, round(job.workload.isl))), Fixed(max(1, round(job.workload.osl)))
-    hit = job.workload.prefix_hit
-    in_flight = _in_flight(candidate, share)
-    count = int(min(max(_LIFETIMES * in_flight, _FEWEST), _MOST))
-    if job.workload.concurrency is not None:
-        users = max(1, round(job.workload.concurrency * share))
-        # Equal outputs would keep the users in step for ever, which no real load does.
-        spread = Uniform(max(1, round(0.8 * job.workload.osl)), max(1, round(1.2 * job.workload.osl)))
-        return ClosedLoop(users, prompt, spread, max(count, 4 * users), seed=job.seed, hit=hit)
-    if candidate.mode != "aggregated" and in_flight * _FILLS > _MOST:
-        count = _STEADY
-    return OpenStream(EvenPoisson(candidate.rate * share), prompt, output, count, seed=job.seed, hit=hit)
-
-
-def _in_full_swing(stream: OpenStream | ClosedLoop, candidate: Candidate, share: float) -> Stream:
-    """The stream, amid running requests where it is over before it could fill the batch."""
-    if isinstance(stream, ClosedLoop) or not isinstance(stream.outputs, Fixed) or not isinstance(stream.prompts, Fixed):
-        return stream
-    running = round(_in_flight(candidate, share))
-    if running * _FILLS <= _MOST or stream.outputs.tokens < 2:
-        return stream
-    alone = candidate.mode == "aggregated"
-    lead = 0.0 if alone else candidate.per_replica.ttft["mean"]
-    ranks = 1 if alone else max(1, round(candidate.ranks * candidate.instances * share))
-    return Amid(stream, stream.prompts.tokens, stream.outputs.tokens, running, lead, alone, ranks)
-
-
-def _in_flight(candidate: Candidate, share: float) -> float:
-    """Requests that decode in the simulated part of a plan."""
-    return candidate.per_replica.batch * candidate.ranks * candidate.instances * share
+def _judged(part: Part, run: Run) -> Checked:
+    """What a run to its end says of the candidate."""
+    slo = part.job.slo
+    summary = summarize(run, Target(slo.ttft, slo.tpot, slo.e2e), warm_up=WARM_UP)
+    problem = _problem(summary, part.job)
+    slightly = None if problem else _slightly(summary, part.job)
+    return Checked(part.candidate, summary, 1.0 / part.share, problem, slightly_over=slightly)
 
 
 def _problem(summary: Summary, job: Job) -> str | None:
@@ -323,8 +213,10 @@ def performance(checked: Checked) -> Performance | None:
         return None
     # A stable open loop serves what arrives; counting completions of a short run would add its fill and its noise.
     served = c.concurrency is None
-    rate = c.rate if served else s.requests_per_s * checked.scale
-    output = c.output_rate if served else s.output_tokens_per_s * checked.scale
+    # Separate pools start in full swing: requests of a closed loop come as fast as others end.
+    ending = s.requests_per_s if c.mode == "aggregated" else s.stability.offered_per_s
+    rate = c.rate if served else ending * checked.scale
+    output = c.output_rate if served else rate * c.osl
     return Performance(
         output_tok_s=significant(output),
         output_tok_s_per_gpu=significant(output / c.gpus),

@@ -10,7 +10,7 @@ class Request:
 
     Parameters
     ----------
-    number : position in the stream, unique; below zero for background load (streams.Amid), which leaves no record.
+    number : position in the stream, unique; below zero for background load (full_swing), which leaves no record.
     arrival : moment at which the user sends it.
     prompt, output : tokens in and out, both at least 1; the first output token ends the prefill.
     hash_ids : one id per ``hash_tokens`` tokens of the prompt (and, if known, of the output after it); equal

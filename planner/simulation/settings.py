@@ -146,9 +146,16 @@ class Deployment:
     prefill : the pool that computes prompts, or None.
     transfer : how the KV of a prompt of so many tokens goes from the prefill to the decode pool.
     answers_after_transfer : whether the user gets the first token from the decode pool, once a request starts there.
+    one_of : the pool that serves is a part of the real one, which gets one of so many requests (mirrors.Mirrors).
     """
 
     serve: Pool
     prefill: Pool | None = None
     transfer: Callable[[int], Transfer] = lambda tokens: Transfer()
     answers_after_transfer: bool = False
+    one_of: int = 1
+
+    def __post_init__(self) -> None:
+        """Only what a prefill pool hands over can go to a part of a pool."""
+        if self.one_of < 1 or (self.one_of > 1 and self.prefill is None):
+            raise ValueError("expected one_of of at least 1, and of more only behind a prefill pool")

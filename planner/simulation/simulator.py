@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from planner.simulation.histogram import TimeHistogram
 from planner.simulation.links import Links
+from planner.simulation.mirrors import Mirrors
 from planner.simulation.rank import Rank
 from planner.simulation.records import Records
 from planner.simulation.replica import Replica, Shared
@@ -127,7 +128,9 @@ class Simulator:
         pools = [pool for pool in (deployment.prefill, deployment.serve) if pool is not None]
         self.sides = [Side(pool, i, self.run_state, exact, details) for i, pool in enumerate(pools)]
         self.run_state.pools = self.sides
-        self._links = Links(*(len(side.ranks) for side in (self.sides[0], self.sides[-1])))
+        one_of = deployment.one_of
+        self._links = Links(len(self.sides[0].ranks), len(self.sides[-1].ranks) * one_of)
+        self._mirrors = Mirrors(one_of, deployment.answers_after_transfer) if one_of > 1 else None
         self._offset, self._look_wait = pools[0].offset, pools[0].look_wait
         self._progress = progress
         self._max_requests = max_requests
@@ -206,9 +209,9 @@ class Simulator:
     # -- requests --------------------------------------------------------------------------------------------
 
     def _arrive(self, request: Request) -> None:
-        """A request reaches the first pool; background load is there to decode."""
+        """A request reaches the first pool, or background load the one that it is for."""
         if request.number < 0:
-            self._enqueue(request, len(self.sides) - 1, request.arrival)
+            self._enqueue(request, len(self.sides) - 1 if request.ready else 0, request.arrival)
             return
         run = self.run_state
         run.submitted += 1
@@ -266,6 +269,10 @@ class Simulator:
             self._wake(now, 0, index, side.replicas[index].version)
         self._tell_first_token(request, now)
         request.ready, request.skew = True, 0.0
+        if self._mirrors is not None and not self._mirrors.leads(request, now):
+            for other in self._mirrors.late():
+                self._record(other, now)
+            return
         request.waited -= now
         self._enqueue(request, 1, now)
 
@@ -286,14 +293,22 @@ class Simulator:
         side = self.sides[0] if len(self.sides) == 1 or request.output == 1 else self.sides[1]
         side.router.loads[request.rank] -= 1
         if request.number < 0:
+            self._follow_up(request, now)
             return
+        self._record(request, now)
+        if self._mirrors is not None and request.output > 1:
+            for other in self._mirrors.done(request):
+                self._record(other, now)
+
+    def _record(self, request: Request, now: float) -> None:
+        """Keep what a request saw that has its last token, and let its user go on."""
         run = self.run_state
         run.records.add(request, self._shown_late(request))
         if self._enough is not None and self._enough(run.records):
             self._over = run.interrupted = True
         if self._progress is not None and len(run.records) % PROGRESS_EVERY == 0:
             self._progress(len(run.records), run.submitted, now)
-        self._follow_up(request, now)
+        self._follow_up(request, max(now, request.finished))
 
     def _follow_up(self, request: Request, now: float) -> None:
         following = self.stream.after(request, now) if self._wants_more() else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import merge
 from typing import TYPE_CHECKING
 
 from planner.simulation.request import Request
@@ -188,70 +187,6 @@ class OpenStream:
                 now += gap
                 yield Request(number, now, prompt, output, found=round(self.hit * prompt))
                 number += 1
-
-    def after(self, request: Request, finished: float) -> Request | None:
-        """Nothing follows."""
-        return None
-
-
-@dataclass(frozen=True)
-class Amid:
-    """``stream`` as a system in full swing meets it: a batch that takes longer to fill than the stream lasts shows
-    nothing of its steady state.
-
-    ``standing`` requests of fixed lengths decode from the start, evenly far in their outputs; others join the decodes
-    by the same process while the first prompts are under way (``lead`` seconds) and after the last ones, for three
-    lifetimes at most. This background leaves no records. Its caches are there already, but for those that come after
-    the stream where ``prefills``: in an aggregated pool their prompts are part of everybody's pace. Elsewhere it comes
-    ``together``, one for each rank at a time, which leaves fewer moments to simulate.
-    """
-
-    stream: OpenStream
-    prompt: int
-    output: int
-    standing: int
-    lead: float
-    prefills: bool = False
-    together: int = 1
-
-    def arrivals(self) -> Iterator[Request]:
-        """Requests in the order of arrival."""
-        import numpy as np
-
-        rng = np.random.default_rng((self.stream.seed, self.standing))
-        standing = (self._one(i, 0.0, self._done(i)) for i in range(self.standing))
-        last = 0.0
-        for request in merge(standing, self._joining(rng), self.stream.arrivals(), key=lambda one: one.arrival):
-            last = max(last, request.arrival)
-            yield request
-        after = self.standing + BATCH
-        for _ in range(3):
-            moment = last
-            for index, gap in enumerate(self.stream.process.gaps(rng, self.standing)):
-                last += gap
-                moment = last if index % self.together == 0 else moment
-                yield self._one(after + index, moment + self.lead, 0, ready=not self.prefills)
-            after += self.standing
-
-    def _joining(self, rng: Rng) -> Iterator[Request]:
-        now = 0.0
-        for index, gap in enumerate(self.stream.process.gaps(rng, BATCH)):
-            now += gap
-            if now > self.lead:
-                return
-            yield self._one(self.standing + index, now, 0)
-
-    def _done(self, index: int) -> int:
-        """Output tokens that a standing request has had: the golden ratio gives every rank all ages, whatever the
-        router makes of the order."""
-        age = (index // self.together + 0.5) * 0.6180339887498949 % 1.0
-        return max(min(int(self.output * age), self.output - 2), 0)
-
-    def _one(self, index: int, arrival: float, done: int, *, ready: bool = True) -> Request:
-        found = round(self.stream.hit * self.prompt)
-        request = Request(-1 - index, arrival, self.prompt + done, self.output - done, found=found)
-        request.ready = ready
-        return request
 
     def after(self, request: Request, finished: float) -> Request | None:
         """Nothing follows."""

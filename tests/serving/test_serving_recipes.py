@@ -8,7 +8,7 @@ import pytest
 from planner.api import Catalogs
 from planner.serving.aggregated import steps
 from planner.serving.engine import load_engine
-from planner.serving.iteration import iteration_ledger
+from planner.serving.iteration import iteration_ledger, iteration_seconds
 from planner.serving.latency import first_token_overhead, handed_over_overhead
 from planner.serving.layout import Layout, Layouts
 from planner.serving.lengths import Lengths
@@ -44,6 +44,17 @@ def test_sglang_on_instinct_overlaps_two_batches_since_spring_2026() -> None:
     assert today.on("AMD").two_batch_overlap and not today.on("NVIDIA").two_batch_overlap
     assert not before.on("AMD").two_batch_overlap
     assert not load_engine("sglang", version="0.5.9").on("AMD").two_batch_overlap
+
+
+def test_graphs_that_stop_for_an_exchange_overlap_nothing_while_no_prompt_runs() -> None:
+    replica = Catalogs().replica("deepseek-ai/DeepSeek-R1", "mi355x", "fp4", "", "sglang")
+    whole = replace(replica, engine=replace(replica.engine, exchange_in_graph=True))
+    apart = replace(replica, engine=replace(replica.engine, two_batch_overlap=False))
+    layouts = Layouts.of([Layout(attention_dp=8, ep=8)], column=False)
+    decode, prompts = Work(np.array([500.0]), np.array([8000.0])), Work(chunk=8192.0, prompts=2.0, prefilling=8.0)
+    seconds = [[float(iteration_seconds(r, layouts, w)[0]) for r in (whole, replica, apart)] for w in (decode, prompts)]
+    assert seconds[0][0] < seconds[0][1] == seconds[0][2]
+    assert seconds[1][0] == seconds[1][1] < 0.8 * seconds[1][2]
 
 
 def test_buffers_of_the_exchange_bound_the_decode_batch_of_a_rank_that_sends_to_experts() -> None:
@@ -88,8 +99,12 @@ def test_prompts_that_came_between_two_looks_at_the_queue_are_prefilled_together
 
 def test_a_request_passes_the_queues_of_the_decode_worker_that_it_is_handed_to() -> None:
     engine, tpot = load_engine("sglang"), np.array([0.01])
-    waited = handed_over_overhead(engine, tpot) - first_token_overhead(engine, tpot)
+    at_once = replace(engine, receive_interval=1.0)
+    waited = handed_over_overhead(at_once, tpot) - first_token_overhead(at_once, tpot)
     assert waited == pytest.approx(engine.handover_steps * tpot)
+    # An interval between two looks at the queue is a recipe for workers that compute prompts and decode.
+    assert engine.receive_interval == 10.0
+    assert handed_over_overhead(at_once, tpot) - handed_over_overhead(engine, tpot) == pytest.approx(4.5 * tpot)
 
 
 def test_only_scales_of_blocks_need_a_kernel_of_their_own() -> None:

@@ -16,9 +16,10 @@ from planner.search.search import search
 from planner.serving.engine import load_engine
 from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.queueing import mean_wait_deterministic
-from planner.simulation.check import PROBLEM, TOLERANCE, check, performance, recheck, simulated_replicas
+from planner.simulation.check import PROBLEM, TOLERANCE, check, performance, recheck
 from planner.simulation.deploy import Served, deployment
 from planner.simulation.metrics import summarize
+from planner.simulation.part import simulated_replicas
 from planner.simulation.simulator import simulate
 from planner.simulation.streams import EvenPoisson, Fixed, OpenStream
 
@@ -207,7 +208,7 @@ def test_a_limit_that_is_passed_within_the_error_of_the_simulation_is_said():
 
 def test_a_run_too_short_to_fill_the_batch_starts_in_full_swing(monkeypatch):
     """From an empty system 500 requests, two lifetimes of the batch, would find a TPOT 15 % too good."""
-    monkeypatch.setattr("planner.simulation.check._MOST", 500)
+    monkeypatch.setattr("planner.simulation.part._MOST", 500)
     asked = job(50, 500, rate=28.0, **PRECISION)
     candidate = best(asked)
     running = candidate.per_replica.batch
