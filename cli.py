@@ -15,7 +15,7 @@ import typer
 from planner.commands import listings, saved
 from planner.commands import options as opt
 from planner.commands.catalogs import catalogs_of
-from planner.commands.running import leave, run
+from planner.commands.running import run
 from planner.report.progress import progress, progress_bar
 from planner.version import __version__
 
@@ -240,7 +240,7 @@ def compare(
     if save_plan is not None and found.winner:
         file = comparison_plans(found, asked, catalogs=catalogs, argv=question(sys.argv[1:]))
         write_whole(save_plan, to_json(file), "--save-plan")
-    leave(emit_comparison(found, asked, output, out))
+    raise typer.Exit(emit_comparison(found, asked, output, out))
 
 
 def allocate(
@@ -259,7 +259,7 @@ def allocate(
     from planner.report.emit import check_formats
 
     check_formats(output, out, allowed=("table", "json", "yaml"))
-    leave(allocate_file(profile, solver, time_limit, output, out))
+    raise typer.Exit(allocate_file(profile, solver, time_limit, output, out))
 
 
 def validate(

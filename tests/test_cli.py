@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -494,6 +495,49 @@ def test_a_real_process_keeps_data_and_messages_apart(tmp_path: Path) -> None:
     assert (none.returncode, none.stdout) == (1, "") and "nearest miss" in none.stderr
     traced = process(*changed(model="no-such-model"), "--debug")
     assert traced.returncode == 2 and "Traceback" in traced.stderr
+
+
+def test_ctrl_c_ends_a_command_in_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(by: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("planner.accuracy.validate.validate", pressed)
+    refused(command("validate"), "error: interrupted", code=130)
+
+
+@pytest.mark.parametrize("words", [("catalog", "gpus"), ("catalog", "prices", "-o", "json"), ("--help",), ("serch",)])
+def test_a_reader_that_has_gone_is_no_error_and_no_missing_plan(words: tuple[str, ...]) -> None:
+    """Exit code of SIGPIPE, in silence, whether the answer fills the pipe or waits in the buffer."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "planner", *words], stdout=writer, stderr=writer, timeout=60, cwd=ROOT)
+    os.close(writer)
+    assert done.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said() -> None:
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "planner", "catalog", "gpus"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "cannot be written: No space" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [(SEARCH, 0), (changed(model="no-such"), 2), (changed(tpot="10us"), 1)])
+def test_no_command_waits_for_a_solver_that_was_left_behind(
+    command: Command, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
+) -> None:
+    from planner.search.mixture import backends
+
+    ended: list[int] = []
+
+    def end(status: int) -> None:
+        ended.append(status)
+        raise SystemExit(status)
+
+    monkeypatch.setattr(backends, "_LEFT_BEHIND", [threading.current_thread()])
+    monkeypatch.setattr(os, "_exit", end)
+    assert command(*words).code == code and ended == [code]
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
