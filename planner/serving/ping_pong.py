@@ -44,9 +44,11 @@ class Stages:
 
     def times(self, passes: float) -> Stages:
         """So many equal passes, one after the other."""
-        parts = (self.attention, self.dispatch, self.ffn, self.combine, self.host)
         busy = None if self.busy is None else self.busy.times(passes)
-        return Stages(*(passes * part for part in parts), passes * self.layers, busy)
+        return Stages(
+            passes * self.attention, passes * self.dispatch, passes * self.ffn, passes * self.combine,
+            passes * self.host, passes * self.layers, busy,
+        )  # fmt: skip
 
     @property
     def total(self) -> Array:
