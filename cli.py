@@ -15,7 +15,7 @@ import typer
 from planner.commands import listings, saved
 from planner.commands import options as opt
 from planner.commands.catalogs import catalogs_of
-from planner.commands.running import leave, run
+from planner.commands.running import run
 from planner.report.progress import progress, progress_bar
 from planner.version import __version__
 
@@ -162,7 +162,7 @@ def estimate(
     if points is not None:
         estimate_file(points, model, catalogs, output, out)
         return
-    check_formats(output, out, allowed=("table", "json"))
+    check_formats(output, out)
     request = SingleRequest.checked(
         model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
         static=static, layout=(tp, attention_dp, pp, ep, cp), replicas=replicas, engine_version=engine_version,
@@ -224,7 +224,7 @@ def compare(
     from planner.report.comparison import emit_comparison
     from planner.report.emit import check_formats, write_whole
 
-    check_formats(output, out, allowed=("table", "json", "yaml", "md"))
+    check_formats(output, out)
     asked = parse_comparison(
         model=model, fleet=fleet or (), isl=isl, osl=osl, rate=rate, workload=workload, trace=trace,
         prefix_hit=prefix_hit, ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv,
@@ -240,7 +240,7 @@ def compare(
     if save_plan is not None and found.winner:
         file = comparison_plans(found, asked, catalogs=catalogs, argv=question(sys.argv[1:]))
         write_whole(save_plan, to_json(file), "--save-plan")
-    leave(emit_comparison(found, asked, output, out))
+    raise typer.Exit(emit_comparison(found, asked, output, out))
 
 
 def allocate(
@@ -258,8 +258,8 @@ def allocate(
     from planner.commands.allocation import allocate_file
     from planner.report.emit import check_formats
 
-    check_formats(output, out, allowed=("table", "json", "yaml"))
-    leave(allocate_file(profile, solver, time_limit, output, out))
+    check_formats(output, out)
+    raise typer.Exit(allocate_file(profile, solver, time_limit, output, out))
 
 
 def validate(

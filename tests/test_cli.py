@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -496,6 +497,49 @@ def test_a_real_process_keeps_data_and_messages_apart(tmp_path: Path) -> None:
     assert traced.returncode == 2 and "Traceback" in traced.stderr
 
 
+def test_ctrl_c_ends_a_command_in_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(by: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("planner.accuracy.validate.validate", pressed)
+    refused(command("validate"), "error: interrupted", code=130)
+
+
+@pytest.mark.parametrize("words", [("catalog", "gpus"), ("catalog", "prices", "-o", "json"), ("--help",), ("serch",)])
+def test_a_reader_that_has_gone_is_no_error_and_no_missing_plan(words: tuple[str, ...]) -> None:
+    """Exit code of SIGPIPE, in silence, whether the answer fills the pipe or waits in the buffer."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "planner", *words], stdout=writer, stderr=writer, timeout=60, cwd=ROOT)
+    os.close(writer)
+    assert done.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said() -> None:
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "planner", "catalog", "gpus"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "cannot be written: No space" in done.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [(SEARCH, 0), (changed(model="no-such"), 2), (changed(tpot="10us"), 1)])
+def test_no_command_waits_for_a_solver_that_was_left_behind(
+    command: Command, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int
+) -> None:
+    from planner.search.mixture import backends
+
+    ended: list[int] = []
+
+    def end(status: int) -> None:
+        ended.append(status)
+        raise SystemExit(status)
+
+    monkeypatch.setattr(backends, "_LEFT_BEHIND", [threading.current_thread()])
+    monkeypatch.setattr(os, "_exit", end)
+    assert command(*words).code == code and ended == [code]
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     shown = process("--version")
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("version", __version__)
@@ -510,6 +554,25 @@ def test_help_names_every_command(command: Command) -> None:
         assert name in shown.out
     assert command("search", "-h").code == 0
     refused(command("serch"), "No such command", "search")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("search", "m", "--fleet", "f:1", "--top", "abc"), "--top is 'abc'; it must be a whole number"),
+        (("search", "m", "--fleet", "f:1", "--top", "0"), "--top is '0'; it must be at least 1"),
+        (("search", "m", "--fleet", "f:1", "--kv-compression", "x"), "--kv-compression is 'x'; it must be a number"),
+        (("search", "m"), "--fleet is missing"),
+        (("search",), "MODEL is missing"),
+        (("diff", "a.json"), "NEW is missing"),
+        (("search", "m", "--flet", "f:1"), "No such option: --flet"),
+        (("catalog", "gpu"), "No such command 'gpu'. Did you mean 'gpus'?"),
+    ],
+)
+def test_words_that_no_command_takes_are_refused_with_the_help_to_read(
+    command: Command, words: tuple[str, ...], said: str
+) -> None:
+    refused(command(*words), f"error: {said}", f"hint: planner {words[0]} --help")
 
 
 @pytest.mark.parametrize(

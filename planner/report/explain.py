@@ -32,7 +32,6 @@ _TITLES = {_STEP: "one decode step", _PROMPT: "one prompt"}
 _RELAXATIONS = (1.1, 1.25, 1.5, 2.0)
 _OTHER = 0.02  # relative difference from which two TTFTs are not of the same pools
 _SAME = 5e-4  # relative change below which two plans do the same
-FORMATS = ("table", "json", "yaml", "md")
 
 
 def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -186,9 +185,21 @@ def emit_explanation(found: dict[str, Any], output: str, out: Sequence[Path] | N
     def render(form: str) -> str:
         if form == "json":
             return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-        return yaml_text(found) if form == "yaml" else _text(found, form)
+        if form == "yaml":
+            return yaml_text(found)
+        return rows_text(_operator_rows(found), form) if form == "csv" else _text(found, form)
 
     emit(render, output, out)
+
+
+def _operator_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Time by operator of every pool, one row each: what of an explanation is a table."""
+    return [
+        {"pool": pool["pool"], "time of": _TITLES[phase], "operator": operator, "ms": ms}
+        for pool in found["pools"]
+        for phase in (_STEP, _PROMPT)
+        for operator, ms in pool.get(phase, {}).items()
+    ]
 
 
 def _text(found: dict[str, Any], form: str) -> str:

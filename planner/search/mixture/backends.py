@@ -110,9 +110,9 @@ def in_thread(work: Callable[[], LinearSolution], solver: str, seconds: Seconds)
 
     worker = threading.Thread(target=run, daemon=True)
     with silent_stdout():
-        worker.start()
         deadline = time.monotonic() + 1.5 * seconds + 5.0
         try:
+            worker.start()
             while worker.is_alive() and time.monotonic() < deadline:
                 worker.join(0.1)
         finally:
