@@ -202,7 +202,8 @@ def test_the_first_token_of_a_split_is_the_sum_of_its_parts(load: dict[str, Any]
 
 def test_drafts_between_attention_and_ffn_workers_are_saved_and_told(tmp_path: Path) -> None:
     asked = {"model": "stepfun-ai/step3", "fleet": "h800-sxm:24", "modes": "af", "weights": "fp8", "kv": "fp8"}
-    file = found(**asked, isl="4000", osl="500", ttft="10s", tpot="30ms", speculate="eagle", acceptance="0.7", draft_tokens=2, top=1)
+    asked |= {"isl": "4000", "osl": "500", "ttft": "10s", "tpot": "30ms", "speculate": "eagle", "acceptance": "0.7"}
+    file = found(**asked, draft_tokens=2, top=1)
     path = tmp_path / "plan.json"
     path.write_text(to_json(file))
     again = read_plan_file(path)
