@@ -82,7 +82,7 @@ def attention_ffn_pool(
     budget = role.memory(lengths)
     slots = np.asarray(budget.slots)
     table = role.table(float(slots.max(initial=1.0)), lengths)
-    alone, batch, possible = largest_batch(table, slots, slo, lengths)
+    alone, batch, possible = largest_batch(table, slots, replica, slo, lengths)
     if not possible.any():
         near = Rejected(
             "attention-FFN split misses tpot or memory", f"af {name}", f"{alone.min() * 1e3:.4g} ms", "less"

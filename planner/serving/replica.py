@@ -137,6 +137,11 @@ class Replica:
         return 1.0 if self.speculation is None else self.speculation.tokens_per_step
 
     @property
+    def step_variance(self) -> float:
+        """Variance of the same."""
+        return 0.0 if self.speculation is None else self.speculation.variance
+
+    @property
     def verified(self) -> float:
         """Tokens of a request that an iteration computes: the drafted ones and one of its own."""
         return 1.0 if self.speculation is None else 1.0 + self.speculation.tokens

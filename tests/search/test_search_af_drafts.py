@@ -19,7 +19,7 @@ from planner.search.supply import Supply
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.drafting import Drafting
 from planner.serving.engine import load_engine
-from planner.serving.latency import slots_needed, z_score
+from planner.serving.latency import luck, slots_needed, z_score
 from planner.serving.layout import Layout
 from planner.serving.replica import Replica
 from planner.serving.speculation import LENGTHS
@@ -49,7 +49,8 @@ def test_a_pool_that_drafts_has_the_best_number_of_workers_by_brute_force() -> N
         requests = batches * float(workers.ranks[0])
         seconds = both.token_seconds(workers, requests, lengths)
         slope = np.maximum(seconds - seconds[0], 0.0) / batches
-        seen = seconds + z_score(ASKED.slo.percentile) * np.sqrt(batches) * slope
+        lucky = luck(both.attention.tokens_per_step, both.attention.step_variance, seconds, lengths.osl)
+        seen = seconds + z_score(ASKED.slo.percentile) * np.hypot(np.sqrt(batches) * slope, lucky)
         held = float(both.held(workers, lengths).slots[0])
         allowed = (slots_needed(batches, ASKED.slo.percentile) <= held) & (seen <= 0.03)
         best = max(best, float((np.where(allowed, requests / seconds, 0.0) / float(workers.gpus[0])).max()))
