@@ -267,8 +267,8 @@ def test_files_hold_what_is_printed(command: Command, plan: Path, tmp_path: Path
         (("--trace", "x.csv", "--isl", "100"), "--trace"),
         (("--timeline", "line.txt"), "--timeline"),
         (("--timeline", "no/such/folder/line.csv"), "--timeline"),
-        (("--output", "csv"), "unknown output format"),
-        (("--out", "seen.md"), "--out"),
+        (("--output", "xml"), "unknown output format"),
+        (("--out", "seen.pdf"), "--out"),
     ],
 )
 def test_a_bad_value_is_refused_by_option(

@@ -75,9 +75,8 @@ class Role:
         rows = len(self.count)
         split, workers, sizes = self.blocks[0], self.blocks[1].column(), lengths.column(rows)
         return DecodeTable.tabulate(
-            lambda batch: split.stages(workers, batch * workers.ranks, sizes).iteration(workers.micro_batches),
-            largest, rows,
-        )  # fmt: skip
+            lambda batch: split.token_seconds(workers, batch * workers.ranks, sizes), largest, rows
+        )
 
 
 def one_domain(prefill: Role, decode: Role) -> Array:

@@ -142,6 +142,11 @@ class Replica:
         return 1.0 if self.speculation is None else 1.0 + self.speculation.tokens
 
     @property
+    def drafting_nothing(self) -> Replica:
+        """The same replica without a draft."""
+        return self if self.speculation is None else replace(self, speculation=None)
+
+    @property
     def has_experts(self) -> bool:
         """Whether any layer routes tokens to experts."""
         return any(isinstance(group.layer.ffn, MoeFfn) for group in self.groups)
@@ -163,7 +168,9 @@ class Replica:
         return gap
 
     def on(self, accelerator: Accelerator, efficiency: Efficiency) -> Replica:
-        """The same replica on other hardware."""
+        """The same replica on other hardware, with what drafts for it."""
         same = accelerator.vendor == self.accelerator.vendor
-        engine = self.engine if same else self.engine.on(accelerator.vendor)
-        return replace(self, accelerator=accelerator, efficiency=efficiency, engine=engine)
+        engine, how = self.engine if same else self.engine.on(accelerator.vendor), self.speculation
+        if how is not None and how.draft is not None:
+            how = replace(how, draft=how.draft.on(accelerator, efficiency))
+        return replace(self, accelerator=accelerator, efficiency=efficiency, engine=engine, speculation=how)

@@ -9,6 +9,7 @@ from planner.simulation.history import OutputHistory
 from planner.simulation.lane import Lane
 from planner.simulation.prefix_cache import PrefixCache
 from planner.simulation.request import Request
+from planner.simulation.routing import Router
 from planner.simulation.settings import EXCLUSIVE_PREFILL, RESERVES_OUTPUT, Policy, Pool
 from planner.simulation.speculative_lane import SpeculativeLane
 
@@ -22,9 +23,10 @@ class Rank:
     the rest and give way. ``held_tokens`` is the same in tokens, without the unused ends of blocks.
     """
 
-    def __init__(self, pool: Pool, number: int, holders: dict[int, int] | None = None) -> None:
+    def __init__(self, pool: Pool, number: int, router: Router, holders: dict[int, int] | None = None) -> None:
         engine = self.engine = pool.engine
         self.number = number
+        self.loads, self.queued = router.loads, router.queued  # what the router knows of all ranks
         self.block = engine.block_tokens
         self.total_blocks = pool.steps.kv_tokens // self.block
         self.used_blocks = 0
@@ -141,6 +143,7 @@ class Rank:
         request.target = request.prompt + request.generated
         self.preempted += 1
         self.waiting.appendleft(request)
+        self.loads[self.number] += self.queued
         self.blocked = True  # what it needs is what it gave back: it cannot return before something else leaves
         if self.engine.policy is Policy.SGLANG:
             self._raise_ratio()
@@ -196,6 +199,7 @@ class Rank:
             self.blocked = True
             return False
         self.waiting.popleft()
+        self.loads[self.number] -= self.queued
         self._allocate(request, hits, blocks)
         if request.admitted < 0:
             request.admitted = now

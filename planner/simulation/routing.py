@@ -9,10 +9,16 @@ from planner.simulation.settings import Pool, Routing
 # (the defaults of SGLang's router: cache_threshold 0.5, balance_abs_threshold 32, balance_rel_threshold 1.0001).
 CACHE_THRESHOLD = 0.5
 BALANCE_ABSOLUTE = 32
+# A queued request weighs as much as four that run (vLLM's balancing of data-parallel ranks): it is a whole prompt of
+# the next iteration, to which prompts that are being computed add nothing.
+QUEUED = 3
 
 
 class Router:
     """Chooses among ``ranks`` ranks by the requests that each has (queued and running) and by what each caches.
+
+    ``loads`` are the requests of the ranks; one that is queued counts ``queued`` times more. Ranks and simulator tell
+    it of what starts and ends.
 
     Parameters
     ----------
@@ -22,6 +28,7 @@ class Router:
     def __init__(self, pool: Pool, ranks: int, holders: dict[int, int] | None) -> None:
         self.loads = [0] * ranks
         self._routing = pool.routing
+        self.queued = QUEUED if pool.routing is Routing.LEAST_LOADED else 0
         self._holders = holders
         self._hash_tokens = pool.engine.hash_tokens
         self._next = 0
@@ -42,7 +49,7 @@ class Router:
                 rank = self._by_prefix(request)
             if rank < 0:
                 rank = self._least()
-        loads[rank] += 1
+        loads[rank] += 1 + self.queued
         return rank
 
     def _least(self) -> int:

@@ -80,11 +80,11 @@ class Side:
         self.index = index
         count = pool.replicas * pool.attention_dp
         holders: dict[int, int] | None = {} if pool.routing is Routing.PREFIX_AWARE else None
-        self.ranks = [Rank(pool, number, holders) for number in range(count)]
+        self.router = Router(pool, count, holders)
+        self.ranks = [Rank(pool, number, self.router, holders) for number in range(count)]
         width = pool.attention_dp
         shared = Shared(pool, run.timeline, run.token_gaps, exact, details)
         self.replicas = [Replica(shared, self.ranks[i * width : (i + 1) * width]) for i in range(pool.replicas)]
-        self.router = Router(pool, count, holders)
 
     def replica_of(self, rank: int) -> int:
         """Return the index of the replica that owns a rank."""

@@ -6,6 +6,7 @@ import pytest
 
 from planner.simulation import AffineSteps, Deployment, EngineSettings, Policy, Pool, Request, Routing, simulate
 from planner.simulation.links import Transfer
+from planner.simulation.routing import Router
 from planner.simulation.streams import ClosedLoop, Fixed
 
 # One second per iteration, one more per 100 prompt tokens: times can be read off.
@@ -197,3 +198,12 @@ def test_the_first_token_of_a_split_comes_when_it_starts_to_decode():
     assert [r.first_token for r in both] == [3.0, 6.0]
     assert [r.finished for r in both] == [6.0, 9.0]
     assert both[1].waited == 3.0
+
+
+def test_prompts_go_where_fewest_wait_not_where_fewest_are_computed():
+    """Ranks of a replica iterate together: by the sum of both, those that compute much would get nothing for the next
+    iteration, and each iteration lasts as long as its fullest rank."""
+    router = Router(Pool(STEPS, attention_dp=2), 2, None)
+    assert [router.choose(Request(i, 0.0, 10, 1)) for i in range(4)] == [0, 1, 0, 1]
+    router.loads[0] -= 2 * router.queued  # both of rank 0 are admitted
+    assert [router.choose(Request(i, 1.0, 10, 1)) for i in range(3)] == [0, 0, 1]
