@@ -96,13 +96,13 @@ def fold_seconds(replica: Replica, joined: int, layouts: Layouts, work: Work) ->
 def _one_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     """One forward pass, in two overlapping halves where the engine does so and it is faster.
 
-    A captured graph that stops for every exchange runs nothing beside it, so without exchanges in it only iterations
-    with prompts, which no graph holds, overlap.
+    Engines overlap only where experts lie over all ranks. A captured graph that stops for every exchange runs nothing
+    beside it, so without exchanges in it only iterations with prompts, which no graph holds, overlap.
     """
     plain = _single_pass(replica, layouts, work)
     if not replica.engine.two_batch_overlap or "expert dispatch" not in plain.seconds:
         return plain
-    can = replica.engine.exchange_in_graph | (floats(work.chunk) > 0)
+    can = layouts.send_to_experts & (replica.engine.exchange_in_graph | (floats(work.chunk) > 0))
     return two_batches(plain, _single_pass(replica, layouts, half_of(work)), len(replica.model.layers), can=can)
 
 
