@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from planner.errors import PlannerError
 from planner.job.job import Job
 from planner.plan import Plan, PlanFile, Pool
 from planner.report import why
-from planner.report.drafts import draft_rows, speculation_text, stops_paying
+from planner.report.drafts import choices, draft_rows, speculation_text, stops_paying
 from planner.report.emit import emit
 from planner.report.formats import rows_text, yaml_text
 from planner.report.modes import compare_modes
@@ -21,7 +20,7 @@ from planner.report.plans import latency, plan_rows, pool_text, precisions, verd
 from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.report.splits import first_token, first_token_text
-from planner.report.stages import stage_times, stages_text
+from planner.report.stages import plain_workers, stage_times, stages_text
 from planner.search.candidates import lengths_of
 from planner.serving.layout import Layout
 from planner.units import format_duration
@@ -88,14 +87,17 @@ def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[s
         "max_batch": pool.max_batch,
         "running_batch": pool.running_batch,
     }
+    replica = replica_of_pool(job.model, pool, catalogs)
+    plain = replica.drafting_nothing
+    if pool.role != "ffn":
+        blocks = plain_workers(plan, job, catalogs) if pool.role == "attention" else None
+        at = choices(pool, plain, job, catalogs, blocks)
+        explained["drafts"] = [] if at is None else draft_rows(pool, at)
+        explained["drafts_note"] = None if at is None else stops_paying(pool, at, plain.engine.max_sequences)
     if pool.role not in _PHASES:
         return {**explained, "notes": ["attention and FFN overlap in every iteration: no table by operator"]}
-    replica = replica_of_pool(job.model, pool, catalogs)
     x, lengths = pool.layout, lengths_of(job.workload)
     split = Layout(x.tp, x.attention_dp, x.pp, x.ep, x.cp)
-    plain = replace(replica, speculation=None)
-    explained["drafts"] = draft_rows(pool, plain, job, catalogs)
-    explained["drafts_note"] = stops_paying(pool, plain, job, catalogs)
     times = time_by_operator(replica, split, pool.running_batch, lengths)
     times = {name: spent for name, spent in times.items() if name in _PHASES[pool.role]}
     notes = []
@@ -115,7 +117,7 @@ def reasons(plan: Plan, job: Job) -> list[str]:
     lines += [
         speculation_text(pool.speculation.model_dump())
         for pool in plan.pools
-        if pool.speculation is not None and pool.role != "prefill"
+        if pool.speculation is not None and pool.role not in ("prefill", "ffn")
     ]
     for pool in plan.pools:
         if pool.tuning is not None:
