@@ -150,7 +150,7 @@ def operator_text(found: dict[str, Any], form: str = "table") -> str:
     """Time by operator with bars, decode beside prefill."""
     decode, prefill = found["decode_iteration_ms"], found["prefill_of_one_prompt_ms"]
     total, all_prefill = sum(decode.values()), sum(prefill.values())
-    names = sorted({*decode, *prefill}, key=lambda name: -decode.get(name, 0.0))
+    names = sorted({*decode, *prefill}, key=lambda name: (-decode.get(name, 0.0), -prefill.get(name, 0.0), name))
     rows = [
         {
             "operator": name,
