@@ -186,7 +186,8 @@ class AttentionFfn:
     def held(self, workers: Workers, lengths: Lengths) -> Memory:
         """Budget of an attention GPU, which never computes a prompt."""
         half = attention_half(self.attention)
-        engine = replace(half.engine, chunk_tokens=min(half.engine.chunk_tokens, half.engine.max_sequences))
+        most = half.engine.max_sequences * half.verified
+        engine = replace(half.engine, chunk_tokens=min(half.engine.chunk_tokens, most))
         return memory(replace(half, engine=engine), workers.attention_layouts, lengths)
 
     def _around_blocks(self, tokens: Array, sent: Array) -> Array:

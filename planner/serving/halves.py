@@ -1,8 +1,8 @@
 """Both halves of a model, and of what drafts for it: attention on one kind of worker, feed-forward blocks on another.
 
 A prediction layer with experts is one more layer of the model, whose experts are as many as those of any other: its
-halves go where the others' go. Every other draft is small and dense (an EAGLE head, a prediction layer without experts)
-or a model of its own, and runs whole on the attention workers, where its messages would cost more than its blocks.
+halves go where the others' go. Every other draft runs whole on the attention workers, without a message: an EAGLE head,
+a prediction layer without experts, a model of its own.
 """
 
 from __future__ import annotations

@@ -78,7 +78,6 @@ class Role:
             lambda batch: split.token_seconds(workers, batch * workers.ranks, sizes), largest, rows
         )
 
-
     def luck(self, tpot: Array, lengths: Lengths) -> Array:
         """Deviation of a request's seconds per token by the luck of its drafts."""
         return luck(self.replica.tokens_per_step, self.replica.step_variance, tpot, lengths.osl)

@@ -112,6 +112,9 @@ def test_a_draft_is_held_where_it_runs() -> None:
     assert 0.3e9 < mtp[0] - plain[0] < 0.5e9
     assert eagle[2] == plain[2] and eagle[0] > plain[0] + 0.5e9
     assert held("ngram") == plain
+    few = replace(R1, engine=replace(R1.engine, max_sequences=256.0))
+    sets = [float(np.ravel(split(how, 2, target=few).held(workers(), SIZES).activations)[0]) for how in (None, "ngram")]
+    assert sets[1] > sets[0]  # three tokens of a request are in work at once
     both = drafted(R1, "mtp", 2, 0.8)
     assert not attention_half(both).speculation.draft.has_experts  # type: ignore[union-attr]
     assert all(layer.mixer is None for layer in ffn_half(both).speculation.draft.model.layers)  # type: ignore[union-attr]
