@@ -162,7 +162,7 @@ def estimate(
     if points is not None:
         estimate_file(points, model, catalogs, output, out)
         return
-    check_formats(output, out, allowed=("table", "json"))
+    check_formats(output, out)
     request = SingleRequest.checked(
         model=model, gpu=gpu, weights=weights, kv=kv or "", engine=engine, isl=isl, osl=osl, concurrency=concurrency,
         static=static, layout=(tp, attention_dp, pp, ep, cp), replicas=replicas, engine_version=engine_version,
@@ -224,7 +224,7 @@ def compare(
     from planner.report.comparison import emit_comparison
     from planner.report.emit import check_formats, write_whole
 
-    check_formats(output, out, allowed=("table", "json", "yaml", "md"))
+    check_formats(output, out)
     asked = parse_comparison(
         model=model, fleet=fleet or (), isl=isl, osl=osl, rate=rate, workload=workload, trace=trace,
         prefix_hit=prefix_hit, ttft=ttft, tpot=tpot, e2e=e2e, percentile=percentile, weights=weights, kv=kv,
@@ -258,7 +258,7 @@ def allocate(
     from planner.commands.allocation import allocate_file
     from planner.report.emit import check_formats
 
-    check_formats(output, out, allowed=("table", "json", "yaml"))
+    check_formats(output, out)
     raise typer.Exit(allocate_file(profile, solver, time_limit, output, out))
 
 

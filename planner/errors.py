@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 _SHORT_LIST = 12
 _LONGEST_LINE = 400
+_WORD = 3  # letters from which a name that holds them is worth naming
 
 
 class PlannerError(Exception):
@@ -37,7 +38,11 @@ class UnknownNameError(InputError):
     def __init__(self, kind: str, name: str, known: Iterable[str], *, listing: str | None = None) -> None:
         known = list(known)
         written = {k.lower(): k for k in known}
-        near = [written[k] for k in difflib.get_close_matches(name[:_LONGEST_LINE].lower(), written, n=3, cutoff=0.5)]
+        asked = name[:_LONGEST_LINE].lower()
+        near = [written[k] for k in difflib.get_close_matches(asked, written, n=3, cutoff=0.5)]
+        if not near and len(asked) >= _WORD:
+            holding = (k for k in written if asked in k)
+            near = [written[k] for k in sorted(holding, key=lambda k: (not k.split("/")[-1].startswith(asked), k))[:3]]
         parts = [f"did you mean {', '.join(near)}?"] if near else []
         if listing:
             parts.append(f"list them with: {listing}")

@@ -29,6 +29,7 @@ from planner.plan import (
     significant,
 )
 from planner.search.ranking import Candidate, Outcome, Share
+from planner.serving.layout import Layout
 from planner.serving.replica import Replica
 from planner.serving.speculation import Speculation
 from planner.units import GIB
@@ -104,7 +105,7 @@ def _pool(pool: Share) -> Pool:
         micro_batches=pool.micro_batches,
         instances=pool.instances,
         speculation=pool_speculation(replica.speculation),
-        tuning=pool_tuning(replica, split=pool.role != "aggregated"),
+        tuning=pool_tuning(replica, pool.layout, split=pool.role != "aggregated"),
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
@@ -114,13 +115,17 @@ def _pool(pool: Share) -> Pool:
     )
 
 
-def pool_tuning(replica: Replica, *, split: bool) -> Tuning | None:
-    """What departs from a plain engine: of experts only where there are any, of moving caches only between pools."""
-    tuning = replica.engine.tuning
+def pool_tuning(replica: Replica, layout: Layout, *, split: bool) -> Tuning | None:
+    """What departs from a plain engine: of experts only where there are any, of their messages only where there are
+    any to hide, of moving caches only between pools."""
+    idle: list[str] = []
     if not replica.has_experts:
-        tuning = tuning.model_copy(update=dict.fromkeys(("two_batch_overlap", "redundant_experts", "expert_imbalance")))
+        idle += ["redundant_experts", "expert_imbalance"]
+    if not replica.has_experts or not layout.sends_to_experts:
+        idle += ["two_batch_overlap"]
     if not split:
-        tuning = tuning.model_copy(update=dict.fromkeys(("kv_transfer", "kv_compression")))
+        idle += ["kv_transfer", "kv_compression"]
+    tuning = replica.engine.tuning.model_copy(update=dict.fromkeys(idle))
     return None if tuning == Tuning() else tuning
 
 

@@ -51,9 +51,7 @@ def test_a_mode_that_was_not_asked_for_is_not_offered_instead() -> None:
     ]
 
 
-def test_drafts_that_cannot_be_had_are_told() -> None:
-    with pytest.raises(NoPlanError, match="attention-FFN splits do not draft"):
-        search(asked(model="qwen3-235b-a22b", fleet="h200-sxm:32", modes="af", speculate="ngram", draft_tokens=2))
+def test_a_draft_of_another_vocabulary_is_told() -> None:
     words = {"fleet": "h100-sxm:1", "concurrency": 2.0, "draft_tokens": 1, "acceptance": "0.6"}
     same = search(asked(model="llama-3.1-70b", **{**words, "fleet": "h100-sxm:4"}, speculate="draft:llama-3.1-8b"))
     other = search(asked(**words, speculate="draft:qwen/qwen3-0.6b"))

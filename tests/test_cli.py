@@ -557,6 +557,25 @@ def test_help_names_every_command(command: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("search", "m", "--fleet", "f:1", "--top", "abc"), "--top is 'abc'; it must be a whole number"),
+        (("search", "m", "--fleet", "f:1", "--top", "0"), "--top is '0'; it must be at least 1"),
+        (("search", "m", "--fleet", "f:1", "--kv-compression", "x"), "--kv-compression is 'x'; it must be a number"),
+        (("search", "m"), "--fleet is missing"),
+        (("search",), "MODEL is missing"),
+        (("diff", "a.json"), "NEW is missing"),
+        (("search", "m", "--flet", "f:1"), "No such option: --flet"),
+        (("catalog", "gpu"), "No such command 'gpu'. Did you mean 'gpus'?"),
+    ],
+)
+def test_words_that_no_command_takes_are_refused_with_the_help_to_read(
+    command: Command, words: tuple[str, ...], said: str
+) -> None:
+    refused(command(*words), f"error: {said}", f"hint: planner {words[0]} --help")
+
+
+@pytest.mark.parametrize(
     ("what", "name", "said"),
     [("nodes", "a3-highgpu-8g", "tcpx"), ("engines", "vllm", "chunk_tokens"), ("prices", "t4", "g4dn.xlarge"),
      ("gpus", "t4", "datasheet"), ("models", "llama-3.1-8b", "config.json")],

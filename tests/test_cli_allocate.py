@@ -103,8 +103,8 @@ def test_a_bad_profile_or_option_is_refused(command: Command, tmp_path: Path) ->
     refused(command("allocate", tmp_path / "absent.json"), "absent.json")
     refused(command("allocate", path, "--solver", "gurobi"), "unknown solver")
     refused(command("allocate", path, "--time-limit", "5"), "--time-limit", "no unit")
-    refused(command("allocate", path, "-o", "csv"), "unknown output format")
-    refused(command("allocate", path, "--out", tmp_path / "x.md"), "--out")
+    refused(command("allocate", path, "-o", "xml"), "unknown output format")
+    refused(command("allocate", path, "--out", tmp_path / "x.pdf"), "--out")
     refused(command("allocate", written(tmp_path, {**OURS, "surprise": 1})), "surprise")
     assert list(tmp_path.iterdir()) == [path]
 

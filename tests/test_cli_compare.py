@@ -67,7 +67,7 @@ def test_extreme_rates_are_answered(command: Command, rate: str, code: int) -> N
         (("--fleet", "h100-sxm:2", "--spot-share", "2"), "--spot-share"),
         (("--fleet", "h100-sxm:2", "--solver", "gurobi"), "unknown solver"),
         (("--fleet", "h100-sxm:2", "--workload", "w.yaml"), "bring their own"),
-        (("--fleet", "h100-sxm:2", "-o", "csv"), "unknown output format"),
+        (("--fleet", "h100-sxm:2", "-o", "xml"), "unknown output format"),
         ((), "--fleet"),
     ],
 )

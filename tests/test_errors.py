@@ -19,6 +19,13 @@ def test_a_near_name_is_suggested_whatever_its_case() -> None:
     assert error.hint == "did you mean H100-sxm? list them with: planner catalog gpus"
 
 
+def test_names_that_hold_the_word_are_suggested_where_none_is_near() -> None:
+    names = ["codellama/CodeLlama-13b-hf", "huggyllama/llama-7b", "qwen/qwen3-8b"]
+    assert UnknownNameError("model", "Llama", names).hint == (
+        "did you mean huggyllama/llama-7b, codellama/CodeLlama-13b-hf?"
+    )
+
+
 def test_a_short_list_is_shown_when_nothing_is_near() -> None:
     assert UnknownNameError("mode", "zzz", ["aggregated", "pd"]).hint == "one of: aggregated, pd"
 

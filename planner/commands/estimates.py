@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def estimate_file(points: Path, model: str | None, catalogs: Catalogs, output: str, out: Sequence[Path] | None) -> None:
-    """Predict every row of a CSV, which names the models, and print or save them as CSV or JSON. Raises InputError."""
+    """Predict every row of a CSV, which names the models; CSV again where no format is named. Raises InputError."""
     from planner.api import estimate
     from planner.job.points import read_points
     from planner.report.emit import check_formats, emit_predictions
@@ -22,7 +22,7 @@ def estimate_file(points: Path, model: str | None, catalogs: Catalogs, output: s
     if model is not None:
         raise InputError(f"MODEL {model!r} and --from cannot go together", hint="the file names the models")
     form = "csv" if output == "table" else output
-    check_formats(form, out, allowed=("csv", "json"))
+    check_formats(form, out)
     with progress() as show:
         show(f"reading {points}")
         rows = read_points(points)

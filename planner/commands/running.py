@@ -11,8 +11,9 @@ from typing import NoReturn, TextIO
 
 import typer
 from typer.exceptions import TyperException
+from typer.models import CommandInfo
 
-from planner.errors import PlannerError
+from planner.errors import InputError, PlannerError
 
 _INTERRUPTED = 130
 
@@ -52,9 +53,8 @@ def _code(app: typer.Typer) -> int:
         if type(failure).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself
             typer.echo(failure.format_message())
             return 0
-        message = failure.format_message() if hasattr(failure, "format_message") else str(failure)
-        code = getattr(failure, "exit_code", 2)
-        return _fail(" ".join(message.split()), "planner --help, planner COMMAND --help", code)
+        problem = _usage(failure, f"{' '.join(['planner', *_command(app, sys.argv[1:2])])} --help")
+        return _fail(str(problem), problem.hint, getattr(failure, "exit_code", 2))
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", None, _INTERRUPTED)
     except SystemExit as end:  # typer makes a 1 of a reader that has gone, which here means that there is no plan
@@ -72,10 +72,37 @@ def _code(app: typer.Typer) -> int:
 def _with_only(app: typer.Typer, first: list[str]) -> typer.Typer:
     """The application with no command but the one that the ``first`` word names: building the options of all of them
     takes longer than many a command. All of it where the word names none."""
-    asked = [c for c in app.registered_commands if first == [c.name or getattr(c.callback, "__name__", "")]]
+    asked = [command for command in app.registered_commands if first == [_name(command)]]
     few = copy(app)
     few.registered_commands, few.registered_groups = asked, []
     return few if asked else app
+
+
+def _name(command: CommandInfo) -> str:
+    return str(command.name or getattr(command.callback, "__name__", ""))
+
+
+def _command(app: typer.Typer, first: list[str]) -> list[str]:
+    """The ``first`` word where it names a command or a group of commands."""
+    names = {*map(_name, app.registered_commands), *(group.name for group in app.registered_groups)}
+    return [word for word in first if word in names]
+
+
+def _usage(failure: TyperException, hint: str) -> InputError:
+    """What typer refused, in the words of the other refusals."""
+    words = getattr(getattr(failure, "param", None), "opts", None)
+    if words and type(failure).__name__ == "MissingParameter":
+        name = max(words, key=len)
+        return InputError(f"{name if name.startswith('-') else name.upper()} is missing", hint=hint)
+    if words and failure.__cause__ is not None:
+        from pydantic import ValidationError
+
+        from planner.job.invalid import invalid_option
+
+        if isinstance(failure.__cause__, ValidationError):
+            return invalid_option(failure.__cause__, max(words, key=len), hint=hint)
+    message = failure.format_message() if hasattr(failure, "format_message") else str(failure)
+    return InputError(" ".join(message.split()), hint=hint)
 
 
 def _bug(failure: Exception) -> int:

@@ -20,9 +20,9 @@ def explain(
     """Why this plan: time by operator, memory, rejected candidates by reason, what relaxing an SLO buys."""
     from planner.plan import read_plan_file
     from planner.report.emit import check_formats
-    from planner.report.explain import FORMATS, emit_explanation, explain_plan
+    from planner.report.explain import emit_explanation, explain_plan
 
-    check_formats(output, out, allowed=FORMATS)
+    check_formats(output, out)
     found = read_plan_file(plan)
     with progress() as show:
         explanation = explain_plan(found, rank, catalogs_of_plan(found, catalog, assume_arch, profile), show)
@@ -59,7 +59,7 @@ def simulate(
     from planner.report.emit import check_formats
     from planner.report.replay import check_timeline, emit_replay, show_requests
 
-    check_formats(output, out, allowed=("table", "json", "yaml"))
+    check_formats(output, out)
     check_timeline(timeline)
     traffic = parse_traffic(
         rate=rate, concurrency=concurrency, isl=isl, osl=osl, requests=requests, arrivals=arrivals,

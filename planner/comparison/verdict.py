@@ -103,7 +103,9 @@ def _does(plan: Plan, asked: Question) -> str:
     price = "" if plan.cost_usd_per_hour is None else f" for {_plain(plan.cost_usd_per_hour)} $/h"
     unit = plan.usd_per_million_output_tokens
     each = "" if unit is None else f" ({unit:,.3g} $/M tokens)"
-    verb = "carries the rate" if asked.rated else f"gives {_plain(plan.predicted.output_tok_s)} tok/s"
+    one = plan.gpus_total == 1
+    carry = f"{'carries' if one else 'carry'} the rate"
+    verb = carry if asked.rated else f"{'gives' if one else 'give'} {_plain(plan.predicted.output_tok_s)} tok/s"
     return f"{used} {verb}{price}{each}"
 
 

@@ -17,13 +17,20 @@ def copies(group: Group) -> int:
 
 
 def halved(group: Group) -> bool:
-    """Whether iterations run as two overlapping halves; only attention data parallelism has messages to hide."""
-    return bool(group.tuning is not None and group.tuning.two_batch_overlap and group.attention_dp > 1)
+    """Whether iterations run as two overlapping halves: where attention data parallelism sends messages to experts that
+    lie over all ranks."""
+    asked = group.tuning is not None and group.tuning.two_batch_overlap
+    return bool(asked and group.attention_dp > 1 and group.ep == group.tp * group.attention_dp)
 
 
 def vllm_overlap(group: Group) -> list[Flag]:
-    """Dual batch overlap and the expert load balancer of vLLM."""
-    flags = [Flag("--enable-dbo")] if halved(group) else []
+    """Dual batch overlap, which asks for DeepEP's exchange, and the expert load balancer of vLLM."""
+    flags = []
+    if halved(group):
+        if group.selector.vendor == "AMD":
+            refuse_overlap(group, "vLLM on AMD")
+        kernels = "deepep_high_throughput" if group.role == "prefill" else "deepep_low_latency"
+        flags = [Flag("--enable-dbo"), Flag("--all2all-backend", kernels)]
     if copies(group):
         config = json.dumps({"num_redundant_experts": copies(group)}, separators=(",", ":"))
         flags += [Flag("--enable-eplb"), Flag("--eplb-config", config)]
@@ -31,8 +38,11 @@ def vllm_overlap(group: Group) -> list[Flag]:
 
 
 def sglang_overlap(group: Group) -> list[Flag]:
-    """Two-batch overlap and the expert load balancer of SGLang."""
-    flags = [Flag("--enable-two-batch-overlap")] if halved(group) else []
+    """Two-batch overlap, which asks for an exchange library, and the expert load balancer of SGLang."""
+    flags = []
+    if halved(group):
+        library = "mori" if group.selector.vendor == "AMD" else "deepep"
+        flags = [Flag("--enable-two-batch-overlap"), Flag("--moe-a2a-backend", library)]
     if copies(group):
         flags += [Flag("--enable-eplb"), Flag("--ep-num-redundant-experts", copies(group))]
     return flags
@@ -44,5 +54,5 @@ def refuse_overlap(group: Group, engine: str) -> None:
     if asked:
         raise ExportError(
             f"{engine} cannot be told {group.name}'s {' and '.join(asked)}: no option in the tables that we pinned",
-            hint="export to vllm or sglang, or search again without",
+            hint="export to another engine, or search again without",
         )

@@ -36,11 +36,12 @@ def invalid(error: ValidationError, data: object, where: str, *, hint: str | Non
     return InputError(f"{where}: {' '.join(filter(None, (_written(deepest[0]), said)))}{more}", hint=hint)
 
 
-def invalid_option(error: ValidationError) -> InputError:
-    """One line for the first option of the command line that is wrong."""
+def invalid_option(error: ValidationError, option: str = "", *, hint: str | None = None) -> InputError:
+    """One line for the first option of the command line that is wrong; by default it is called as the field is."""
     first = error.errors(include_url=False)[0]
-    option = f"--{str(first['loc'][-1]).replace('_', '-')} " if first["loc"] and first["type"] != "value_error" else ""
-    return InputError(option + _said([first]))
+    if not option and first["loc"] and first["type"] != "value_error":
+        option = f"--{str(first['loc'][-1]).replace('_', '-')}"
+    return InputError(f"{option} {_said([first])}".lstrip(), hint=hint)
 
 
 def _path(problem: ErrorDetails, data: Any) -> _Path:

@@ -176,7 +176,8 @@ class Trace:
                     if line.strip():
                         return line
         except (OSError, UnicodeDecodeError) as problem:
-            raise InputError(f"trace {self.path.name}: cannot be read ({problem})") from None
+            reason = problem.strerror if isinstance(problem, OSError) else "not UTF-8 text"
+            raise InputError(f"trace {self.path}: cannot be read: {reason}") from None
         raise InputError(f"trace {self.path.name}: the file is empty")
 
     def _cells(self) -> Iterator[tuple[int, Mapping[str, Any] | None]]:

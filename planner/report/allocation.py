@@ -1,4 +1,4 @@
-"""An exact mixture as a table, JSON or YAML."""
+"""An exact mixture as a table, JSON, YAML, CSV or Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def emit_allocation(result: AllocationResult, output: str, out: Sequence[Path] |
     record = result.as_dict()
 
     def render(form: str) -> str:
-        return record_text(record, form) if form in ("json", "yaml") else _text(result)
+        return record_text(record, form) if form in ("json", "yaml") else _text(result, form)
 
     emit(render, output, out)
     if result.cost is not None:
@@ -27,7 +27,7 @@ def emit_allocation(result: AllocationResult, output: str, out: Sequence[Path] |
     return 1
 
 
-def _text(result: AllocationResult) -> str:
+def _text(result: AllocationResult, form: str) -> str:
     if result.cost is None:
         return ""
     rows = [
@@ -41,11 +41,13 @@ def _text(result: AllocationResult) -> str:
         }
         for name, count in result.counts.items()
     ]
+    if form == "csv":
+        return rows_text(rows, form)
     proof = result.certificate
     near = "no bound" if proof.gap is None else f"within {proof.gap:.2%} of the best possible"
     verdict = "optimal" if result.status == "optimal" else near
     return (
-        rows_text(rows, "table").rstrip("\n")
+        rows_text(rows, form).rstrip("\n")
         + f"\n\n{result.cost:,.4g} $/h, {verdict} (bound {proof.bound or 0:,.4g} $/h, {proof.solver}, "
         + f"{result.elapsed:.2f} s).\n"
     )

@@ -31,7 +31,7 @@ def write_bundle(folder: Path, files: Mapping[str, str], *, force: bool) -> None
             raise InputError(f"{name!r} is not a plain file name")
     taken = [name for name in files if os.path.lexists(folder / name)]
     if taken and not force:
-        raise InputError(f"--out {folder}: {', '.join(taken)} exists already", hint="--force replaces it")
+        raise InputError(f"--out {folder}: {', '.join(taken)} already there", hint="--force replaces what is there")
     blocked = [name for name in taken if (folder / name).is_dir() and not (folder / name).is_symlink()]
     if blocked:
         raise InputError(f"--out {folder}: {blocked[0]} is a folder")

@@ -1,4 +1,4 @@
-"""Fleets side by side: table, JSON, YAML or Markdown."""
+"""Fleets side by side: table, JSON, YAML, CSV or Markdown."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def emit_comparison(found: Comparison, asked: ComparisonRequest, output: str, ou
         match form:
             case "json" | "yaml":
                 return record_text(record(found), form)
+            case "csv":
+                return rows_text([_row(entry, percentile) for entry in found.entries], form)
             case "md":
                 tables = [rows_text([_row(entry, percentile) for entry in found.entries], "md")]
                 return "\n".join([*tables, *_by_job(found, asked, percentile, "md")])

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from planner.api import Catalogs
 from planner.job.job import Job
 from planner.job.speculating import Speculating
 from planner.plan import Pool
 from planner.search.candidates import lengths_of
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import decode_seconds
 from planner.serving.drafting import Drafting
-from planner.serving.layout import Layout, Layouts
+from planner.serving.layout import Array, Layouts, floats
 from planner.serving.memory import memory
 from planner.serving.replica import Replica
 from planner.serving.speculation import LENGTHS
+from planner.simulation.replay import layout_of
 
 _BATCHES = 49
 
@@ -37,53 +40,83 @@ def speculation_text(how: Mapping[str, Any] | None) -> str:
     )
 
 
-def draft_rows(pool: Pool, plain: Replica, job: Job, catalogs: Catalogs) -> list[dict[str, Any]]:
-    """Seconds per token of a pure decode at the running batch, for every draft length; the length in use is marked.
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """A pool with one draft: ``seconds`` per output token at batches per attention rank, ``slots`` of a rank."""
+
+    draft: str
+    tokens_per_step: float
+    slots: float
+    seconds: Callable[[ArrayLike], Array]
+
+
+Choices = Callable[[int], Decoding]
+"""The same pool at any draft length, 0 included."""
+
+
+def choices(
+    pool: Pool, plain: Replica, job: Job, catalogs: Catalogs, blocks: tuple[AttentionFfn, Workers] | None = None
+) -> Choices | None:  # fmt: skip
+    """A pool as it would decode at each draft length; None where nothing was asked.
 
     Parameters
     ----------
-    plain : the replica without a draft.
+    plain : the replica without a draft. blocks : for attention workers, both sides of the split, without a draft too.
     """
-    drafting = _drafting(pool, job, catalogs)
+    drafting, lengths = _drafting(pool, job, catalogs), lengths_of(job.workload)
     if drafting is None:
-        return []
-    layout = Layouts.of([_layout(pool)], column=False)
+        return None
+
+    def drafted(replica: Replica, length: int) -> Replica:
+        return replace(replica, speculation=drafting.speculation(replica, length)) if length else replica
+
+    def whole(length: int) -> Decoding:
+        replica, layout = drafted(plain, length), Layouts.of([layout_of(pool)], column=False)
+        slots = float(memory(replica, layout, lengths).slots[0])
+        return Decoding(
+            _name(replica), replica.tokens_per_step, slots,
+            lambda batch: decode_seconds(replica, layout, batch, lengths),
+        )  # fmt: skip
+
+    def split(length: int) -> Decoding:
+        assert blocks is not None
+        workers = blocks[1]
+        both = AttentionFfn(drafted(blocks[0].attention, length), drafted(blocks[0].ffn, length))
+        held, others = both.memories(workers, lengths)
+        slots = float(held.slots[0]) if others.fits[0] else 0.0
+        return Decoding(
+            _name(both.attention), both.attention.tokens_per_step, slots,
+            lambda batch: both.token_seconds(workers, floats(batch) * workers.ranks, lengths),
+        )  # fmt: skip
+
+    return whole if blocks is None else split
+
+
+def draft_rows(pool: Pool, at: Choices) -> list[dict[str, Any]]:
+    """Seconds per token of a pure decode at the running batch, for every draft length; the length in use is marked."""
     used = pool.speculation.tokens if pool.speculation else 0
     rows: list[dict[str, Any]] = []
     for length in sorted({0, used, *LENGTHS}):
-        how = drafting.speculation(plain, length) if length else None
-        replica = replace(plain, speculation=how)
-        tpot = float(decode_seconds(replica, layout, pool.running_batch, lengths_of(job.workload))[0])
-        slots = float(memory(replica, layout, lengths_of(job.workload)).slots[0])
+        found = at(length)
+        tpot = float(np.ravel(found.seconds(pool.running_batch))[0])
         rows.append(
             {
-                "draft": "none" if how is None else f"{how.method} {length}" + (" (in use)" if length == used else ""),
-                "tokens/step": round(replica.tokens_per_step, 3),
-                "step ms": round(tpot * replica.tokens_per_step * 1e3, 3),
+                "draft": found.draft + (" (in use)" if length and length == used else ""),
+                "tokens/step": round(found.tokens_per_step, 3),
+                "step ms": round(tpot * found.tokens_per_step * 1e3, 3),
                 "ms/token": round(tpot * 1e3, 3),
                 "against none": f"{rows[0]['ms/token'] / (tpot * 1e3) - 1:+.1%}" if rows else "-",
-                "requests that fit": int(slots),
+                "requests that fit": int(found.slots),
             }
         )
     return rows
 
 
-def stops_paying(pool: Pool, plain: Replica, job: Job, catalogs: Catalogs) -> str | None:
-    """The batch per attention rank beyond which no draft length is faster than none; None where nothing was asked."""
-    drafting = _drafting(pool, job, catalogs)
-    if drafting is None:
-        return None
-    layout, lengths = Layouts.of([_layout(pool)], column=False), lengths_of(job.workload)
-    batches = np.unique(np.round(np.geomspace(1.0, max(plain.engine.max_sequences, 2.0), _BATCHES)))
-    alone = decode_seconds(plain, layout, batches, lengths)
-    best = np.min(
-        [
-            decode_seconds(replace(plain, speculation=drafting.speculation(plain, n)), layout, batches, lengths)
-            for n in LENGTHS
-        ],
-        axis=0,
-    )
-    pays = best < alone
+def stops_paying(pool: Pool, at: Choices, most: float) -> str:
+    """The batch per attention rank, of at most ``most``, beyond which no draft length is faster than none."""
+    batches = np.unique(np.round(np.geomspace(1.0, max(most, 2.0), _BATCHES)))
+    best = np.min([at(length).seconds(batches) for length in LENGTHS], axis=0)
+    pays = best < at(0).seconds(batches)
     if not pays.any():
         return "no draft length pays at any batch"
     if pays.all():
@@ -92,9 +125,9 @@ def stops_paying(pool: Pool, plain: Replica, job: Job, catalogs: Catalogs) -> st
     return f"drafts stop paying beyond {last:.0f} requests per attention rank, {pool.running_batch:.0f} run"
 
 
-def _layout(pool: Pool) -> Layout:
-    x = pool.layout
-    return Layout(x.tp, x.attention_dp, x.pp, x.ep, x.cp)
+def _name(replica: Replica) -> str:
+    how = replica.speculation
+    return "none" if how is None else f"{how.method} {how.tokens}"
 
 
 def _drafting(pool: Pool, job: Job, catalogs: Catalogs) -> Drafting | None:
@@ -103,7 +136,5 @@ def _drafting(pool: Pool, job: Job, catalogs: Catalogs) -> Drafting | None:
     if pool.role == "prefill" or pool.layout.pp > 1:
         return None
     if how is not None:
-        return catalogs.drafting(
-            Speculating(method=how.method, model=how.draft, acceptance=tuple(how.acceptance))
-        )
+        return catalogs.drafting(Speculating(method=how.method, model=how.draft, acceptance=tuple(how.acceptance)))
     return catalogs.drafting(job.speculate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from planner.errors import PlannerError
 from planner.job.job import Job
 from planner.plan import Plan, PlanFile, Pool
 from planner.report import why
-from planner.report.drafts import draft_rows, speculation_text, stops_paying
+from planner.report.drafts import choices, draft_rows, speculation_text, stops_paying
 from planner.report.emit import emit
 from planner.report.formats import rows_text, yaml_text
 from planner.report.modes import compare_modes
@@ -21,7 +20,7 @@ from planner.report.plans import latency, plan_rows, pool_text, precisions, verd
 from planner.report.plot import memory_bar, share_bar
 from planner.report.single import operator_text, time_by_operator
 from planner.report.splits import first_token, first_token_text
-from planner.report.stages import stage_times, stages_text
+from planner.report.stages import plain_workers, stage_times, stages_text
 from planner.search.candidates import lengths_of
 from planner.serving.layout import Layout
 from planner.units import format_duration
@@ -33,7 +32,6 @@ _TITLES = {_STEP: "one decode step", _PROMPT: "one prompt"}
 _RELAXATIONS = (1.1, 1.25, 1.5, 2.0)
 _OTHER = 0.02  # relative difference from which two TTFTs are not of the same pools
 _SAME = 5e-4  # relative change below which two plans do the same
-FORMATS = ("table", "json", "yaml", "md")
 
 
 def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -89,14 +87,17 @@ def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[s
         "max_batch": pool.max_batch,
         "running_batch": pool.running_batch,
     }
+    replica = replica_of_pool(job.model, pool, catalogs)
+    plain = replica.drafting_nothing
+    if pool.role != "ffn":
+        blocks = plain_workers(plan, job, catalogs) if pool.role == "attention" else None
+        at = choices(pool, plain, job, catalogs, blocks)
+        explained["drafts"] = [] if at is None else draft_rows(pool, at)
+        explained["drafts_note"] = None if at is None else stops_paying(pool, at, plain.engine.max_sequences)
     if pool.role not in _PHASES:
         return {**explained, "notes": ["attention and FFN overlap in every iteration: no table by operator"]}
-    replica = replica_of_pool(job.model, pool, catalogs)
     x, lengths = pool.layout, lengths_of(job.workload)
     split = Layout(x.tp, x.attention_dp, x.pp, x.ep, x.cp)
-    plain = replace(replica, speculation=None)
-    explained["drafts"] = draft_rows(pool, plain, job, catalogs)
-    explained["drafts_note"] = stops_paying(pool, plain, job, catalogs)
     times = time_by_operator(replica, split, pool.running_batch, lengths)
     times = {name: spent for name, spent in times.items() if name in _PHASES[pool.role]}
     notes = []
@@ -116,7 +117,7 @@ def reasons(plan: Plan, job: Job) -> list[str]:
     lines += [
         speculation_text(pool.speculation.model_dump())
         for pool in plan.pools
-        if pool.speculation is not None and pool.role != "prefill"
+        if pool.speculation is not None and pool.role not in ("prefill", "ffn")
     ]
     for pool in plan.pools:
         if pool.tuning is not None:
@@ -184,9 +185,21 @@ def emit_explanation(found: dict[str, Any], output: str, out: Sequence[Path] | N
     def render(form: str) -> str:
         if form == "json":
             return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-        return yaml_text(found) if form == "yaml" else _text(found, form)
+        if form == "yaml":
+            return yaml_text(found)
+        return rows_text(_operator_rows(found), form) if form == "csv" else _text(found, form)
 
     emit(render, output, out)
+
+
+def _operator_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Time by operator of every pool, one row each: what of an explanation is a table."""
+    return [
+        {"pool": pool["pool"], "time of": _TITLES[phase], "operator": operator, "ms": ms}
+        for pool in found["pools"]
+        for phase in (_STEP, _PROMPT)
+        for operator, ms in pool.get(phase, {}).items()
+    ]
 
 
 def _text(found: dict[str, Any], form: str) -> str:

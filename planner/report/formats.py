@@ -11,6 +11,8 @@ from typing import Any, Literal
 FORMATS = ("table", "json", "yaml", "csv", "md")
 Row = Mapping[str, Any]
 _SHORT = 6  # no column is squeezed below this
+_GAPS = (3, 2, 1)  # between columns, as wide as there is room for
+_EDGES = 2
 
 
 def rows_text(rows: Sequence[Row], form: str, *, title: str | None = None) -> str:
@@ -89,15 +91,43 @@ def _table(rows: Sequence[Row], title: str | None) -> str:
 
     if not rows:
         return ""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
-    for name in rows[0]:
-        numeric = all(isinstance(row[name], int | float) or row[name] is None for row in rows)
-        longest = max(len(_cell(row[name])) for row in rows)
-        side: Literal["left", "right"] = "right" if numeric else "left"
-        table.add_column(escape(name), justify=side, overflow="fold", min_width=min(_SHORT, longest))
-    for row in rows:
-        table.add_row(*(escape(_cell(row[name])) for name in rows[0]))
+    cells = {name: [_cell(row[name]) for row in rows] for name in rows[0]}
+    numeric = {n: all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in cells}
+    widths, gap = _widths(cells, numeric, shutil.get_terminal_size((170, 24)).columns)
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, gap - 1, 0, 0))
+    for name in cells:
+        side: Literal["left", "right"] = "right" if numeric[name] else "left"
+        table.add_column(escape(name), justify=side, overflow="fold", width=widths[name])
+    for row in zip(*cells.values(), strict=True):
+        table.add_row(*map(escape, row))
     stream = io.StringIO()
-    width = shutil.get_terminal_size((170, 24)).columns
-    Console(file=stream, width=max(width, 100), color_system=None, highlight=False).print(table)
+    whole = sum(widths.values()) + gap * (len(widths) - 1) + _EDGES
+    Console(file=stream, width=whole, color_system=None, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def _widths(
+    cells: Mapping[str, Sequence[str]], numeric: Mapping[str, bool], terminal: int
+) -> tuple[dict[str, int], int]:
+    """Width of every column, and of the gaps between them.
+
+    Where a terminal is narrow, gaps shrink and heads and texts are folded. Numbers and words of a head stay whole:
+    below that a table is wider than the terminal, as nothing is cut off.
+    """
+    from rich.cells import cell_len
+
+    longest = {name: max(map(cell_len, column)) for name, column in cells.items()}
+    widths = {
+        name: max(size if numeric[name] else min(_SHORT, size), *map(cell_len, name.split()), 1)
+        for name, size in longest.items()
+    }
+    least, room = sum(widths.values()), terminal - _EDGES
+    gap = next((g for g in _GAPS if least + g * (len(cells) - 1) <= room), _GAPS[-1])
+    spare = max(0, room - least - gap * (len(cells) - 1))
+    for wanted in (longest, {name: cell_len(name) for name in cells}):  # texts before heads
+        lacks = {name: max(0, wanted[name] - widths[name]) for name in cells}
+        for position, name in enumerate(sorted(cells, key=lacks.__getitem__)):
+            more = min(lacks[name], spare // (len(cells) - position))  # who lacks little gets it, the rest share
+            widths[name] += more
+            spare -= more
+    return widths, gap

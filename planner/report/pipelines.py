@@ -1,4 +1,4 @@
-"""Pipelines over unlike devices as a table, JSON or YAML."""
+"""Pipelines over unlike devices as a table, JSON, YAML, CSV or Markdown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def emit_pipelines(problem: PipelineProblem, found: PipelineFleet, output: str, 
     record = _record(problem, found)
 
     def render(form: str) -> str:
-        return record_text(record, form) if form in ("json", "yaml") else (_text(record) if found.pipelines else "")
+        if form in ("json", "yaml"):
+            return record_text(record, form)
+        return _text(record, form) if found.pipelines else ""
 
     emit(render, output, out)
     if found.pipelines:
@@ -52,7 +54,7 @@ def _record(problem: PipelineProblem, found: PipelineFleet) -> dict[str, Any]:
     }
 
 
-def _text(record: dict[str, Any]) -> str:
+def _text(record: dict[str, Any], form: str) -> str:
     rows = [
         {
             "pipelines": row["count"],
@@ -63,10 +65,12 @@ def _text(record: dict[str, Any]) -> str:
         }
         for row in record["pipelines"]
     ]
+    if form == "csv":
+        return rows_text(rows, form)
     gap = record["gap"]
     verdict = "optimal" if record["status"] == "optimal" else "no bound" if gap is None else f"gap {gap:.2%}"
     return (
-        rows_text(rows, "table").rstrip("\n")
+        rows_text(rows, form).rstrip("\n")
         + f"\n\n{record['rate']:,.6g} in all, {verdict} (bound {record['bound']:,.6g}, {record['solver']}, "
         + f"{record['elapsed_s']:.2f} s).\n"
     )

@@ -1,4 +1,4 @@
-"""What a simulation saw, as a table, JSON or YAML, and its time line as a file."""
+"""What a simulation saw, as a table, JSON, YAML, CSV or Markdown, and its time line as a file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def emit_replay(done: Replayed, output: str, out: Sequence[Path] | None, timelin
         write_whole(timeline, timeline_text(done.run.timeline, timeline.suffix.lower()), "--timeline")
 
     def render(form: str) -> str:
-        return record_text(record, form) if form in ("json", "yaml") else _text(record)
+        return record_text(record, form) if form in ("json", "yaml") else _text(record, form)
 
     emit(render, output, out)
     if done.dropped:
@@ -53,10 +53,12 @@ def emit_replay(done: Replayed, output: str, out: Sequence[Path] | None, timelin
         sys.stderr.write("interrupted: the numbers are of the requests that had finished\n")
 
 
-def _text(record: dict[str, Any]) -> str:
+def _text(record: dict[str, Any], form: str) -> str:
     seen = record["simulated"]
     rows = [{"ms": name, **seen[key]} for name, key in _METRICS]
-    lines = [rows_text(rows, "table").strip("\n"), "", f"{record['verdict']}."]
+    if form == "csv":
+        return rows_text(rows, form)
+    lines = [rows_text(rows, form).strip("\n"), "", f"{record['verdict']}."]
     lines.append(
         f"{record['requests']:,} of {record['submitted']:,} requests finished"
         + (f", {record['refused']:,} refused as longer than the KV cache" if record["refused"] else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +19,15 @@ from planner.planned import pool_speculation
 from planner.report.calibration import warn_unused
 from planner.report.drafts import speculation_text
 from planner.report.emit import emit
-from planner.report.formats import rows_text
+from planner.report.formats import record_text, rows_text
 from planner.serving.iteration import Work, iteration_ledger
 from planner.serving.layout import Layout, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import memory
 from planner.serving.replica import Replica
 from planner.units import GIB
+
+_BY_OPERATOR = ("decode_iteration_ms", "prefill_of_one_prompt_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,17 @@ def emit_single(request: SingleRequest, catalogs: Catalogs, output: str, out: Se
     found = describe(request, catalogs)
 
     def render(form: str) -> str:
-        return json.dumps(found, indent=2, ensure_ascii=False) + "\n" if form == "json" else _text(found)
+        if form in ("json", "yaml"):
+            return record_text(found, form)
+        if form == "csv":
+            return rows_text([{k: v for k, v in found.items() if k not in _BY_OPERATOR}], form)
+        return _text(found, form)
 
     emit(render, output, out)
     warn_unused(catalogs.profile, found["model"], [found["gpu"]], found["engine"])
 
 
-def _text(found: dict[str, Any]) -> str:
+def _text(found: dict[str, Any], form: str) -> str:
     heads = ("model", "gpu", "layout", "weights", "kv", "engine", "basis", "max_batch")
     tails = ("ttft_ms", "tpot_ms", "output_tok_s_per_gpu", "e2e_latency_ms", "memory_gib_per_gpu")
     by = {"family": " (GPU family)", "profile": " (your profile)", None: ""}[found["calibrated_by"][found["gpu"]]]
@@ -137,15 +142,15 @@ def _text(found: dict[str, Any]) -> str:
     lines = ["  ".join(f"{key} {shown[key]}" for key in heads), ""]
     if "speculation" in found:
         lines[1:1] = [speculation_text(found["speculation"])]
-    lines.append(rows_text([{key: found[key] for key in tails}], "table").strip("\n"))
-    return "\n".join(lines) + "\n" + operator_text(found)
+    lines += [rows_text([{key: found[key] for key in tails}], form).strip("\n"), *([""] if form == "md" else [])]
+    return "\n".join(lines) + "\n" + operator_text(found, form)
 
 
 def operator_text(found: dict[str, Any], form: str = "table") -> str:
     """Time by operator with bars, decode beside prefill."""
     decode, prefill = found["decode_iteration_ms"], found["prefill_of_one_prompt_ms"]
     total, all_prefill = sum(decode.values()), sum(prefill.values())
-    names = sorted({*decode, *prefill}, key=lambda name: -decode.get(name, 0.0))
+    names = sorted({*decode, *prefill}, key=lambda name: (-decode.get(name, 0.0), -prefill.get(name, 0.0), name))
     rows = [
         {
             "operator": name,

@@ -17,9 +17,10 @@ from planner.search.candidates import Family
 from planner.search.pools import DecodePool, largest_batch
 from planner.search.reject import Rejected, Rejections
 from planner.search.supply import Supply
-from planner.serving.afd import AttentionFfn, Workers, attention_half, split_problem
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import decode_rate
-from planner.serving.ffn_worker import ffn_half, worker_problem
+from planner.serving.ffn_worker import worker_problem
+from planner.serving.halves import attention_half, ffn_half, split_problem
 from planner.serving.layout import Array, Layout, Layouts
 from planner.serving.legality import shape_problem
 from planner.serving.lengths import Lengths
@@ -36,17 +37,23 @@ Member = tuple[Supply, int, Family]
 def attention_ffn_pools(
     members: Sequence[Member], slo: Slo, lengths: Lengths, rejections: Rejections
 ) -> Iterator[DecodePool]:
-    """Both sides on one GPU type, or attention of every member with blocks on every other type and precision."""
-    sides: dict[tuple[str, str], Member] = {}
+    """Both sides on one GPU type, or attention of every member with blocks on every other type and precision; both
+    with the same draft, or with none."""
+    sides: dict[tuple[str, str, str], Member] = {}
     for member in members:
-        sides.setdefault((member[0].accelerator.id, member[2].replica.weights), member)
+        sides.setdefault(_side(member), member)
     for attention in members:
-        gpu, weights = attention[0].accelerator.id, attention[2].replica.weights
-        for (other, precision), ffn in sides.items():
-            if other != gpu or precision == weights:
+        gpu, weights, draft = _side(attention)
+        for (other, precision, same), ffn in sides.items():
+            if same == draft and (other != gpu or precision == weights):
                 found = attention_ffn_pool(attention, ffn, slo, lengths, rejections)
                 if found is not None:
                     yield found
+
+
+def _side(member: Member) -> tuple[str, str, str]:
+    replica = member[2].replica
+    return member[0].accelerator.id, replica.weights, str(replica.speculation or "")
 
 
 def attention_ffn_pool(
@@ -55,7 +62,7 @@ def attention_ffn_pool(
     """Every legal number of workers at its largest batch within the TPOT limit; None where there is none."""
     supply, available, family = attention
     replica, blocks = family.replica, ffn[2].replica
-    name = f"{supply.accelerator.id} {replica.weights}"
+    name = f"{supply.accelerator.id} {replica.weights}" + (f" {replica.speculation}" if replica.speculation else "")
     if supply.accelerator.id != ffn[0].accelerator.id:
         name = f"{name}, ffn {ffn[0].accelerator.id} {blocks.weights}"
     problem = split_problem(replica.model)
@@ -75,7 +82,7 @@ def attention_ffn_pool(
     budget = role.memory(lengths)
     slots = np.asarray(budget.slots)
     table = role.table(float(slots.max(initial=1.0)), lengths)
-    alone, batch, possible = largest_batch(table, slots, slo, lengths)
+    alone, batch, possible = largest_batch(table, slots, replica, slo, lengths)
     if not possible.any():
         near = Rejected(
             "attention-FFN split misses tpot or memory", f"af {name}", f"{alone.min() * 1e3:.4g} ms", "less"

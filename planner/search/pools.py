@@ -16,7 +16,7 @@ from planner.search.candidates import Family
 from planner.search.supply import Supply
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
-from planner.serving.latency import slots_needed, z_score
+from planner.serving.latency import luck, slots_needed, z_score
 from planner.serving.layout import Array, BoolArray, Layout, Layouts
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory
@@ -145,7 +145,7 @@ def decode_pool(
     flat = Layouts.of(family.layouts, column=False)
     slots = np.broadcast_to(family.memory.slots, (len(family.layouts), 1))[:, 0]
     table = DecodeTable.of(family.replica, flat, float(slots.max()), lengths)
-    alone, low, possible = largest_batch(table, slots, slo, lengths)
+    alone, low, possible = largest_batch(table, slots, family.replica, slo, lengths)
     if not possible.any():
         return None
     low = table.settled(low)
@@ -161,15 +161,18 @@ def decode_pool(
     )  # fmt: skip
 
 
-def largest_batch(table: DecodeTable, slots: Array, slo: Slo, lengths: Lengths) -> tuple[Array, Array, BoolArray]:
-    """TPOT of one request alone, the largest batch that keeps the TPOT limit, and where any batch does."""
+def largest_batch(
+    table: DecodeTable, slots: Array, replica: Replica, slo: Slo, lengths: Lengths
+) -> tuple[Array, Array, BoolArray]:  # fmt: skip
+    """TPOT of one request alone, the largest batch of a ``replica`` that keeps the TPOT limit, and where any does."""
     limit = _tpot_limit(slo, lengths)
     alone = table.alone
 
     def allowed(batch: Array) -> BoolArray:
         tpot = table.at(batch)
         slope = np.maximum(tpot - alone, 0.0) / np.maximum(batch, 1.0)
-        seen = tpot + z_score(slo.percentile) * np.sqrt(batch) * slope
+        lucky = luck(replica.tokens_per_step, replica.step_variance, tpot, lengths.osl)
+        seen = tpot + z_score(slo.percentile) * np.hypot(np.sqrt(batch) * slope, lucky)
         return (slots_needed(batch, slo.percentile) <= slots) & (seen <= limit)
 
     low, high = np.full_like(slots, 0.02), slots.copy()

@@ -47,10 +47,7 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     if "pd" in job.modes:
         receivers += [decode_pool(*member, slo, lengths, pruned=False) for member in members]
     if "af" in job.modes:
-        plain = [member for member in members if member[2].replica.speculation is None]
-        if members and not plain:
-            _record_drafts(members, outcome)
-        halved = list(attention_ffn_pools(plain, slo, lengths, outcome.rejections))
+        halved = list(attention_ffn_pools(members, slo, lengths, outcome.rejections))
         receivers += halved
         outcome.exhaustive &= not halved  # of each number of workers only the best cut goes on
     pairs = [
@@ -112,14 +109,6 @@ def _record(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome
         return
     need, have = f"{asked:.4g} requests/s from the fleet", f"{most:.4g} requests/s"
     outcome.rejections.add(Rejected("fleet too small to split", names, need, have, asked / most - 1), pairs)
-
-
-def _record_drafts(members: Members, outcome: Outcome) -> None:
-    """Only drafts were asked for, and attention-FFN splits have none."""
-    supply, _, family = members[0]
-    name, draft = f"af {supply.accelerator.id}", str(family.replica.speculation)
-    count = sum(len(member[2].layouts) for member in members)
-    outcome.rejections.add(Rejected("attention-FFN splits do not draft", name, "no draft", draft), count)
 
 
 def _record_missed(groups: list[Matches], job: Job, outcome: Outcome) -> None:

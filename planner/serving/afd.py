@@ -1,18 +1,13 @@
 """Attention and feed-forward blocks on GPUs of their own (attention-FFN disaggregation), decode only.
 
-n_a attention workers hold the KV cache and are data parallel; n_f feed-forward workers share the experts. A layer takes
-a micro-batch through attention t_a, dispatch t_d, feed-forward t_f and combine t_c. Each occupies something of its own:
-attention GPUs, the network to the experts, the links inside a feed-forward worker, its GPUs, the network back (the two
-directions do not compete). With m micro-batches in flight and t_max the longest occupation (MegaScale-Infer, arXiv
-2504.02263, equations 1 to 5; Step-3, arXiv 2507.19427, section 4, with m = 3 and three stages):
+n_a attention workers hold the KV cache and are data parallel; n_f feed-forward workers share the experts; micro-batches
+ping-pong between them (ping_pong.py). Attention computes the LM head, the router and what stands between the two halves
+of a layer; the host works beside the GPUs once there are two micro-batches.
 
-  cycle of a layer = max(m * t_max, t_a + t_d + t_f + t_c)
-  iteration        = sum of the cycles + (t_a + t_d + t_f + t_c) - t_max of one layer for the fill
-
-Stages are hidden behind the slowest one once m >= (t_a + t_d + t_f + t_c)/t_max; m = 1 adds all of them up. A link is
-occupied for its wire bytes; a message also takes the latencies, which delay but occupy nothing. Attention computes the
-LM head, the router and what stands between the two halves of a layer; the host works beside the GPUs once there are two
-micro-batches.
+With drafts of k tokens, 1 + k tokens of a sequence pass every layer, its router, messages and experts, and share one
+read of the cache. k passes of the draft follow, the first over all checked tokens and the others over one of each
+sequence, as in iteration.py: through both kinds of workers where a prediction layer has experts, else on the attention
+workers alone (halves.py).
 """
 
 from __future__ import annotations
@@ -24,40 +19,19 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from planner.architecture.model import Attention, LatentAttention, Layer, Model, MoeFfn, Part
+from planner.architecture.model import MoeFfn, Part
 from planner.cost.elementwise import elementwise_seconds
 from planner.cost.gemm import gemm_seconds
-from planner.serving.ffn_messages import Messages, dispatch_bytes, messages
-from planner.serving.ffn_worker import FfnWorkers, each_layer
-from planner.serving.iteration import ACTIVATION_BYTES, IN_GRAPH_LAUNCH, Work, iteration_ledger
+from planner.serving.ffn_messages import dispatch_bytes, messages
+from planner.serving.ffn_worker import FfnWorkers
+from planner.serving.halves import attention_half, draft_with_blocks
+from planner.serving.iteration import ACTIVATION_BYTES, IN_GRAPH_LAUNCH, Work, fold_seconds, iteration_ledger
 from planner.serving.layout import Array, Layout, Layouts, distinct, floats
-from planner.serving.legality import ShapeProblem
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
+from planner.serving.ping_pong import Stages
 from planner.serving.replica import Replica
-
-
-def split_problem(model: Model) -> ShapeProblem | None:
-    """Why a model cannot be cut between attention and feed-forward blocks, or None.
-
-    Every layer needs both halves, and mixers must be attention: recurrent state is updated by work as large as the
-    blocks themselves, and engines keep hybrid layers whole.
-    """
-    for layer in model.layers:
-        if layer.mixer is None or layer.ffn is None:
-            missing = "attention" if layer.mixer is None else "feed-forward block"
-            return ShapeProblem("no boundary between attention and FFN", "both halves in every layer", f"no {missing}")
-        if not isinstance(layer.mixer, Attention | LatentAttention):
-            return ShapeProblem(
-                "hybrid state cannot be split", "attention in every layer", type(layer.mixer).__name__.lower()
-            )
-    return None
-
-
-def attention_half(replica: Replica) -> Replica:
-    """Embedding, attention of every layer, head."""
-    layers = each_layer(replica.model, lambda layer: Layer(layer.mixer, None))
-    return replace(replica, model=replace(replica.model, layers=layers))
+from planner.serving.speculation import Speculation
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,72 +101,26 @@ class Workers:
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
-    """One micro-batch, in seconds summed over the layers; ``host`` per micro-batch and iteration.
-
-    ``attention``, ``dispatch``, ``ffn`` and ``combine`` follow each other; ``busy`` says for how long each link is
-    occupied by it.
-    """
-
-    attention: Array
-    dispatch: Array
-    ffn: Array
-    combine: Array
-    host: Array
-    layers: float
-    busy: Messages | None = None
-
-    @property
-    def total(self) -> Array:
-        """One micro-batch through all layers alone."""
-        return self.attention + self.dispatch + self.ffn + self.combine
-
-    @property
-    def occupied(self) -> dict[str, Array]:
-        """Seconds that one micro-batch occupies each resource."""
-        links = self.busy or Messages(self.dispatch, self.combine, self.dispatch, self.combine, 0.0 * self.dispatch)
-        return {
-            "attention": self.attention,
-            "network to the experts": links.to_ffn,
-            "links inside FFN workers": links.inside,
-            "ffn": self.ffn,
-            "network back": links.back,
-        }
-
-    @property
-    def slowest(self) -> Array:
-        """The occupation that sets the pace."""
-        first, *others = self.occupied.values()
-        for seconds in others:
-            first = np.maximum(first, seconds)
-        return first
-
-    def iteration(self, micro_batches: Array) -> Array:
-        """Seconds of one decode iteration of all micro-batches; see the module."""
-        cycles = np.maximum(micro_batches * self.slowest, self.total)
-        filled = cycles + (micro_batches > 1) * (self.total - self.slowest) / self.layers
-        # The host prepares one micro-batch while the others are computed; alone, everybody waits for it.
-        return np.where(micro_batches > 1, np.maximum(filled, micro_batches * self.host), filled + self.host)
-
-    def limiting(self, micro_batches: Array) -> list[str]:
-        """What sets the pace, row by row: the name of a resource, or ``latency`` where too few micro-batches hide the
-        way of one through a layer."""
-        names = list(self.occupied)
-        table = np.array([np.broadcast_to(self.occupied[name], self.total.shape) for name in names])
-        hidden = micro_batches * self.slowest >= self.total
-        return [names[i] if ok else "latency" for i, ok in zip(table.argmax(axis=0), hidden, strict=True)]
-
-
-@dataclass(frozen=True, slots=True)
 class AttentionFfn:
-    """Both sides of the split on their own GPUs."""
+    """Both sides of the split on their own GPUs; where one speculates, the other does so in the same way."""
 
     attention: Replica
     ffn: Replica
 
+    def __post_init__(self) -> None:
+        """Check that both sides draft alike."""
+        if str(self.attention.speculation) != str(self.ffn.speculation):
+            raise ValueError("attention and feed-forward workers need the same draft")
+
     def blocks(self, workers: Workers) -> FfnWorkers:
         """The feed-forward side."""
         return FfnWorkers.of(self.ffn, workers.ffn, workers.ffn_gpus, workers.ffn_ep)
+
+    def token_seconds(self, workers: Workers, requests: Array, lengths: Lengths) -> Array:
+        """Seconds per output token with ``requests`` running over all attention workers [rows]: one iteration over the
+        tokens that it yields."""
+        seconds = self.stages(workers, requests, lengths).iteration(workers.micro_batches)
+        return np.asarray(seconds / self.attention.tokens_per_step)
 
     def stages(self, workers: Workers, requests: Array, lengths: Lengths) -> Stages:
         """Evaluate ``requests`` running over all attention workers [rows], evenly but for chance in their lengths."""
@@ -204,20 +132,50 @@ class AttentionFfn:
     def stages_of(
         self, workers: Workers, own: Array, micro: Array, context: ArrayLike, waiting: Array | float = 1.0
     ) -> Stages:
-        """Stages of a micro-batch of ``micro`` tokens, ``own`` of them on the fullest attention rank at a mean
+        """Stages of a micro-batch of ``micro`` requests, ``own`` of them on the fullest attention rank at a mean
         ``context``; ``waiting`` is the slowest rank's attention over that."""
+        how = self.attention.speculation
+        if how is None:
+            return self._through(workers, Work(sequences=own, context=context), micro, waiting)
+        plain = AttentionFfn(self.attention.drafting_nothing, self.ffn.drafting_nothing)
+        checking = Work(sequences=own, context=context, drafted=float(how.tokens))
+        stages = plain._through(workers, checking, micro * (1.0 + how.tokens), waiting)
+        if how.draft is None:
+            return replace(stages, host=stages.host + self.attention.engine.draft_step)
+        drafts = [self._draft(how, workers, replace(checking, one_sample=True), micro * (1.0 + how.tokens), waiting)]
+        if how.tokens > 1:
+            later = replace(how, joined=how.joined if how.rejoined is None else how.rejoined)
+            again = self._draft(later, workers, Work(sequences=own, context=context), micro, waiting)
+            drafts.append(again.times(how.tokens - 1.0))
+        return replace(stages, drafts=tuple(drafts))
+
+    def _draft(
+        self, how: Speculation, workers: Workers, work: Work, tokens: Array, waiting: Array | float
+    ) -> Stages:  # fmt: skip
+        """One pass of a draft over ``tokens`` of a micro-batch."""
+        first, second = how.draft, draft_with_blocks(self.ffn.speculation)
+        assert first is not None
+        if second is None:
+            stages = _alone(first, workers, work, waiting)
+        else:
+            stages = AttentionFfn(first, second)._through(workers, work, tokens, waiting)
+        fold = fold_seconds(self.attention, how.joined, workers.attention_layouts, work)
+        return replace(stages, attention=stages.attention + fold)
+
+    def _through(
+        self, workers: Workers, work: Work, tokens: Array, waiting: Array | float
+    ) -> Stages:  # fmt: skip
+        """Stages of one pass of ``tokens``, of which the fullest attention rank has those of ``work``."""
         blocks = self.blocks(workers)
         sent, held = blocks.visits()
-        seconds = self._attention(workers, own, context)
-        if "attention decode" in seconds:
-            seconds["attention decode"] = seconds["attention decode"] * waiting
-        host = seconds.pop("host", np.zeros(1))
+        seconds, host = _on_rank(attention_half(self.attention), workers, work, waiting)
         layers = float(len(self.attention.model.layers))
-        attention = np.asarray(sum(seconds.values(), start=np.zeros(1))) + self._around_blocks(own, sent)
-        products = blocks.seconds(micro)
+        own = floats(work.sequences) * (1.0 + work.drafted)
+        attention = seconds + self._around_blocks(own, sent)
+        products = blocks.seconds(tokens)
         there = messages(
-            self.attention, self.ffn, micro * sent, micro * held, workers.attention_gpus, workers.ffn, workers.ffn_gpus,
-            workers.ffn_ep, products / layers,
+            self.attention, self.ffn, tokens * sent, tokens * held, workers.attention_gpus, workers.ffn,
+            workers.ffn_gpus, workers.ffn_ep, products / layers,
         ).times(layers)  # fmt: skip
         return Stages(attention, there.dispatch, products, there.combine, host, layers, there)
 
@@ -228,22 +186,9 @@ class AttentionFfn:
     def held(self, workers: Workers, lengths: Lengths) -> Memory:
         """Budget of an attention GPU, which never computes a prompt."""
         half = attention_half(self.attention)
-        engine = replace(half.engine, chunk_tokens=min(half.engine.chunk_tokens, half.engine.max_sequences))
+        most = half.engine.max_sequences * half.verified
+        engine = replace(half.engine, chunk_tokens=min(half.engine.chunk_tokens, most))
         return memory(replace(half, engine=engine), workers.attention_layouts, lengths)
-
-    def _attention(self, workers: Workers, sequences: Array, context: ArrayLike) -> dict[str, Array]:
-        """Seconds by operator of one micro-batch on an attention rank."""
-        layouts, context = workers.attention_layouts, floats(context)
-        if sequences.ndim < 2 or context.shape[1:] not in ((), (1,)):
-            work = Work(sequences=sequences, context=context)
-            return dict(iteration_ledger(attention_half(self.attention), layouts, work).seconds)
-        # A table of many splits: what a rank does knows only its width and its requests, not how many ranks there are.
-        kept, like = distinct(layouts.tp, context.reshape(-1, 1), sequences)
-        ones = np.ones((len(kept), 1))
-        few = Layouts(layouts.tp[kept], ones, ones, ones)
-        work = Work(sequences=sequences[kept], context=context[kept] if context.size > 1 else context)
-        ledger = iteration_ledger(attention_half(self.attention), few, work)
-        return {name: s[like] if s.ndim > 1 and len(s) > 1 else s for name, s in ledger.seconds.items()}
 
     def _around_blocks(self, tokens: Array, sent: Array) -> Array:
         """Seconds, over all layers, of what attention GPUs do for the feed-forward half: norm and residual (four passes
@@ -264,6 +209,32 @@ class AttentionFfn:
                     accelerator=replica.accelerator, efficiency=replica.efficiency, launch=IN_GRAPH_LAUNCH,
                 )  # fmt: skip
         return np.asarray(total * replica.engine.dense_slowdown)
+
+
+def _alone(draft: Replica, workers: Workers, work: Work, waiting: Array | float) -> Stages:
+    """Stages of one pass of a draft that runs whole on the attention workers."""
+    seconds, host = _on_rank(draft, workers, work, waiting)
+    none = 0.0 * seconds
+    return Stages(seconds, none, none, none, host, float(len(draft.model.layers)))
+
+
+def _on_rank(replica: Replica, workers: Workers, work: Work, waiting: Array | float) -> tuple[Array, Array]:
+    """Seconds of one pass on an attention rank, the slowest ``waiting`` times as long as the mean over its caches; and
+    of the host."""
+    layouts, sequences, context = workers.attention_layouts, floats(work.sequences), floats(work.context)
+    if sequences.ndim < 2 or context.shape[1:] not in ((), (1,)):
+        seconds = dict(iteration_ledger(replica, layouts, work).seconds)
+    else:
+        # A table of many splits: what a rank does knows only its width and its requests, not how many ranks there are.
+        kept, like = distinct(layouts.tp, context.reshape(-1, 1), sequences)
+        ones = np.ones((len(kept), 1))
+        few = replace(work, sequences=sequences[kept], context=context[kept] if context.size > 1 else context)
+        ledger = iteration_ledger(replica, Layouts(layouts.tp[kept], ones, ones, ones), few)
+        seconds = {name: s[like] if s.ndim > 1 and len(s) > 1 else s for name, s in ledger.seconds.items()}
+    if "attention decode" in seconds:
+        seconds["attention decode"] = seconds["attention decode"] * waiting
+    host = seconds.pop("host", np.zeros(1))
+    return np.asarray(sum(seconds.values(), start=np.zeros(1))), host
 
 
 def barrier(sequences: Array, ranks: Array, lengths: Lengths) -> Array:

@@ -82,9 +82,8 @@ def steps(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths
     # Chunks follow each other through the stages: the last one leaves pp-1 stage times after it entered.
     fill = (chunks + layouts.pp - 1) / (chunks * layouts.pp)
     own = mixed * chunks * fill
-    variance = 0.0 if replica.speculation is None else replica.speculation.variance
     prefill = added * pace * stalls
-    return Steps(running, pure / tokens, prefill, own, chunks, together, riding / seats, tokens, variance)
+    return Steps(running, pure / tokens, prefill, own, chunks, together, riding / seats, tokens, replica.step_variance)
 
 
 def pipeline_pace(riding: Array, stages: Array) -> Array:

@@ -66,7 +66,7 @@ class ClosedLoop:
         counts.
         """
         spread = np.sqrt(self.steps.batch) / floats(self.lengths.osl) * self.steps.prefill
-        spread = np.hypot(spread, luck(self.steps, self.mean_tpot, self.lengths.osl))
+        spread = np.hypot(spread, luck(self.steps.tokens, self.steps.variance, self.mean_tpot, self.lengths.osl))
         return np.where(self.lengths.single_token, 0.0, self.mean_tpot + z_score(statistic) * spread)
 
 

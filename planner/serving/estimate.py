@@ -57,8 +57,6 @@ def _unsupported(point: Point) -> str | None:
         return str(wrong)
     if point.speculate is None:
         return None
-    if point.mode == "af":
-        return "speculation between attention and feed-forward workers is not modelled"
     staged = any(pool is not None and pool.pp > 1 for pool in (point.pool, point.prefill, point.decode))
     return "drafts need one pipeline stage" if staged else None
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from planner.job.points import Point
-from planner.serving.afd import AttentionFfn, Workers, attention_half, split_problem
+from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.estimated import Estimate, does_not_fit, held_bytes
-from planner.serving.ffn_worker import ffn_half, worker_problem
+from planner.serving.ffn_worker import worker_problem
+from planner.serving.halves import attention_half, ffn_half, split_problem
 from planner.serving.layout import Array, Layout
 from planner.serving.legality import ShapeProblem, shape_problem
 from planner.serving.lengths import Lengths
@@ -93,7 +94,7 @@ def _rows(split: AttentionFfn, points: Sequence[Point], rows: list[list[float]])
     workers = Workers(a, tp, dp, f, ep, np.maximum(ffn_tp, ep), m)
     held, blocks = split.memories(workers, lengths)
     per_rank: Array = np.maximum(requests / (a * dp), np.minimum(requests, 1.0))
-    tpot = split.stages(workers, requests, lengths).iteration(m)
+    tpot = split.token_seconds(workers, requests, lengths)
     for i, point in enumerate(points):
         # Someone who fixes the batch may fill the memory further than engines do by themselves.
         most = (held.capacity - held.weights[i] - held.activations[i]) / np.ravel(held.request)[i]

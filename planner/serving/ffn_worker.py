@@ -10,36 +10,21 @@ A token visits a group of experts with probability P(c) = 1 - C(E - E/c, k)/C(E,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.architecture.linears import expert_linears
 from planner.architecture.model import DenseFfn, Layer, Model, MoeFfn, Part
-from planner.cost.moe import EVEN, experts_seconds, loaded_rank
+from planner.cost.moe import experts_seconds, loaded_rank
+from planner.serving.halves import each_layer, ffn_half
 from planner.serving.iteration import Work, iteration_ledger
 from planner.serving.layout import Array, Layout, Layouts, distinct, floats
 from planner.serving.legality import ShapeProblem, shape_problem
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
-
-
-def ffn_half(replica: Replica) -> Replica:
-    """Feed-forward blocks and experts of every layer, nothing else."""
-    layers = each_layer(replica.model, lambda layer: Layer(None, layer.ffn))
-    # FFN pools replicate popular experts and place them by load: only the draw of tokens keeps their ranks uneven. A
-    # measured imbalance goes before that, see FfnWorkers.
-    engine = replace(replica.engine, evenness=EVEN, redundant_experts=0, expert_imbalance=0.0)
-    return replace(replica, engine=engine, model=replace(replica.model, layers=layers, vocab=0, positions=0))
-
-
-def each_layer(model: Model, change: Callable[[Layer], Layer]) -> tuple[Layer, ...]:
-    """Every layer changed; layers that were one object are one again, which keeps counting them cheap."""
-    distinct = {id(layer): layer for layer in model.layers}
-    changed = {key: change(layer) for key, layer in distinct.items()}
-    return tuple(changed[id(layer)] for layer in model.layers)
 
 
 def worker_problem(model: Model, tp: int, ep: int) -> ShapeProblem | None:
@@ -108,7 +93,7 @@ class FfnWorkers:
         return Layouts(self.gpus * self.sharing, ones, ones, ones)
 
     def memory(self, lengths: Lengths) -> Memory:
-        """Budget of one GPU."""
+        """Budget of one GPU, with its blocks of a draft."""
         return memory(ffn_half(self.replica), self.layouts, lengths)
 
     def seconds(self, tokens: Array) -> Array:
@@ -124,7 +109,7 @@ class FfnWorkers:
         return np.broadcast_to(few._seconds(tokens[kept]), (len(kept), tokens.shape[1]))[like]
 
     def _seconds(self, tokens: Array) -> Array:
-        half = ffn_half(self.replica)
+        half = ffn_half(self.replica.drafting_nothing)
         dense = replace(half, model=replace(half.model, layers=each_layer(half.model, _only_dense)))
         cut = np.ones_like(self.count) if half.has_experts else self.sharing
         layouts = Layouts(self.gpus * cut, *(np.ones_like(self.count) for _ in range(3)))
@@ -156,7 +141,7 @@ class FfnWorkers:
 
     def _one_expert(self, ffn: MoeFfn, rows: Array) -> Array:
         """Seconds of ``rows`` tokens through the only expert of a group: plain products, nothing is permuted."""
-        half = ffn_half(self.replica)
+        half = ffn_half(self.replica.drafting_nothing)
         block = Layer(None, DenseFfn(ffn.width, gated=ffn.gated, bias=ffn.bias))
         alone = replace(half, model=replace(half.model, layers=(block,)))
         layouts = Layouts(self.gpus / self.ep, *(np.ones_like(self.count) for _ in range(3)))

@@ -30,7 +30,8 @@ from planner.serving.stages import staged_ledger
 from planner.serving.work import Ledger, Work
 
 __all__ = [
-    "ACTIVATION_BYTES", "IN_GRAPH_LAUNCH", "Ledger", "Work", "draft_layouts", "iteration_ledger", "iteration_seconds",
+    "ACTIVATION_BYTES", "IN_GRAPH_LAUNCH", "Ledger", "Work", "draft_layouts", "fold_seconds", "iteration_ledger",
+    "iteration_seconds",
 ]  # fmt: skip
 
 
@@ -70,16 +71,16 @@ def _draft_seconds(replica: Replica, speculation: Speculation, layouts: Layouts,
         return np.asarray(replica.engine.draft_step)
     split = draft_layouts(speculation, layouts)
     caught_up = replace(work, drafted=float(speculation.tokens), one_sample=True)
-    seconds = _one_pass(draft, split, caught_up).total + _fold_seconds(replica, speculation.joined, split, caught_up)
+    seconds = _one_pass(draft, split, caught_up).total + fold_seconds(replica, speculation.joined, split, caught_up)
     if speculation.tokens > 1:
         later = Work(work.sequences, work.context)
         joined = speculation.joined if speculation.rejoined is None else speculation.rejoined
-        each = _one_pass(draft, split, later).total + _fold_seconds(replica, joined, split, later)
+        each = _one_pass(draft, split, later).total + fold_seconds(replica, joined, split, later)
         seconds = seconds + np.where(floats(work.sequences) > 0, (speculation.tokens - 1) * each, 0.0)
     return seconds
 
 
-def _fold_seconds(replica: Replica, joined: int, layouts: Layouts, work: Work) -> Array:
+def fold_seconds(replica: Replica, joined: int, layouts: Layouts, work: Work) -> Array:
     """Seconds of the product that folds ``joined`` hidden states into the input of a draft layer."""
     if not joined:
         return np.zeros(1)
@@ -95,13 +96,13 @@ def _fold_seconds(replica: Replica, joined: int, layouts: Layouts, work: Work) -
 def _one_pass(replica: Replica, layouts: Layouts, work: Work) -> Ledger:
     """One forward pass, in two overlapping halves where the engine does so and it is faster.
 
-    A captured graph that stops for every exchange runs nothing beside it, so without exchanges in it only iterations
-    with prompts, which no graph holds, overlap.
+    Engines overlap only where experts lie over all ranks. A captured graph that stops for every exchange runs nothing
+    beside it, so without exchanges in it only iterations with prompts, which no graph holds, overlap.
     """
     plain = _single_pass(replica, layouts, work)
     if not replica.engine.two_batch_overlap or "expert dispatch" not in plain.seconds:
         return plain
-    can = replica.engine.exchange_in_graph | (floats(work.chunk) > 0)
+    can = layouts.send_to_experts & (replica.engine.exchange_in_graph | (floats(work.chunk) > 0))
     return two_batches(plain, _single_pass(replica, layouts, half_of(work)), len(replica.model.layers), can=can)
 
 

@@ -61,11 +61,11 @@ def handed_over_overhead(engine: Engine, tpot: Array, tokens: float = 1.0) -> Ar
     return np.asarray(first_token_overhead(engine, tpot, tokens) + steps * tpot * tokens)
 
 
-def luck(s: Steps, tpot: ArrayLike, osl: ArrayLike) -> Array:
+def luck(tokens: float, variance: float, tpot: ArrayLike, osl: ArrayLike) -> Array:
     """Deviation of a request's seconds per token because drafts are accepted by chance: L tokens need a number of steps
-    whose variance is L*variance/E^3 (renewal theory), each as long as any, so tpot*sqrt(variance/(E*L)); 0 without
-    speculation."""
-    return np.asarray(floats(tpot) * np.sqrt(s.variance / s.tokens / np.maximum(floats(osl) - 1.0, 1.0)))
+    whose variance is L*variance/E^3 (renewal theory), each as long as any, so tpot*sqrt(variance/(E*L)) for E
+    ``tokens`` of a step; 0 without speculation."""
+    return np.asarray(floats(tpot) * np.sqrt(variance / tokens / np.maximum(floats(osl) - 1.0, 1.0)))
 
 
 def open_loop_ttft(point: OpenLoop, engine: Engine, statistic: str) -> Array:
@@ -88,7 +88,7 @@ def open_loop_tpot(point: OpenLoop, osl: ArrayLike, statistic: str) -> Array:
         return point.tpot
     idle = np.maximum(1.0 - point.prefill_load, _LEAST_IDLE)
     spread = np.sqrt(s.batch) * (s.prefill / floats(osl) + point.batch_slope) / idle
-    wide = point.tpot + z * np.hypot(spread, luck(s, point.tpot, osl))
+    wide = point.tpot + z * np.hypot(spread, luck(s.tokens, s.variance, point.tpot, osl))
     return np.where(floats(osl) <= 1.0, 0.0, wide)
 
 

@@ -48,6 +48,12 @@ class Layout(NamedTuple):
         """GPUs of one replica."""
         return self.tp * self.attention_dp * self.pp * self.cp
 
+    @property
+    def sends_to_experts(self) -> bool:
+        """Whether ranks with tokens of their own send them to experts that lie over all ranks, each on one."""
+        ranks = self.tp * self.attention_dp * self.cp
+        return ranks > self.tp and self.ep == ranks
+
     def __str__(self) -> str:
         names = ("tp", "dp", "pp", "ep", "cp")
         parts = [f"{name}{value}" for name, value in zip(names, self, strict=True) if value > 1]
@@ -79,6 +85,11 @@ class Layouts:
     def token_groups(self) -> Array:
         """Groups of ranks that hold different tokens: attention data parallelism and context parallelism."""
         return self.attention_dp * self.cp
+
+    @property
+    def send_to_experts(self) -> BoolArray:
+        """`Layout.sends_to_experts` of each."""
+        return np.asarray((self.token_groups > 1) & (self.ep == self.tp * self.token_groups))
 
     @property
     def long(self) -> bool:

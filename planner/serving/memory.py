@@ -95,8 +95,7 @@ def most_sequences(replica: Replica, layouts: Layouts) -> Array:
         return np.asarray(engine.max_sequences)
     drafted = replica.speculation.tokens if replica.speculation else 0
     sent = np.floor(engine.decode_tokens / (1.0 + drafted))
-    exchanged = (layouts.attention_dp > 1) & (layouts.ep > 1)
-    return np.where(exchanged, np.minimum(engine.max_sequences, sent), engine.max_sequences)
+    return np.where(layouts.send_to_experts, np.minimum(engine.max_sequences, sent), engine.max_sequences)
 
 
 def utilization(replica: Replica, weights: Array) -> Array:

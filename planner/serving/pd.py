@@ -16,7 +16,7 @@ from planner.cost.moe import largest_of
 from planner.job.slo import QUANTILE
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
-from planner.serving.latency import handed_over_overhead, wait, z_score
+from planner.serving.latency import handed_over_overhead, luck, wait, z_score
 from planner.serving.layout import Array, BoolArray, Layouts, floats
 from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
@@ -75,9 +75,12 @@ class Role:
         rows = len(self.count)
         split, workers, sizes = self.blocks[0], self.blocks[1].column(), lengths.column(rows)
         return DecodeTable.tabulate(
-            lambda batch: split.stages(workers, batch * workers.ranks, sizes).iteration(workers.micro_batches),
-            largest, rows,
-        )  # fmt: skip
+            lambda batch: split.token_seconds(workers, batch * workers.ranks, sizes), largest, rows
+        )
+
+    def luck(self, tpot: Array, lengths: Lengths) -> Array:
+        """Deviation of a request's seconds per token by the luck of its drafts."""
+        return luck(self.replica.tokens_per_step, self.replica.step_variance, tpot, lengths.osl)
 
 
 def one_domain(prefill: Role, decode: Role) -> Array:
@@ -192,8 +195,9 @@ class SplitLoop:
         return np.asarray(1.0 + largest_of(self.concurrency) * _LENGTH_VARIATION / np.sqrt(rounds))
 
     def tpot(self, statistic: str) -> Array:
-        """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody."""
-        return self.mean_tpot
+        """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody but for
+        the luck of drafts."""
+        return self.mean_tpot + z_score(statistic) * self.roles[1].luck(self.mean_tpot, self.lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +240,11 @@ class SplitFlow:
         }  # fmt: skip
 
     def tpot(self, statistic: str) -> Array:
-        """TPOT of the request at a percentile: only the Poisson fluctuation of the batch moves it."""
+        """TPOT of the request at a percentile: Poisson fluctuation of the batch moves it, and the luck of drafts."""
         carried = np.isfinite(self.batch)
-        spread = z_score(statistic) * np.sqrt(np.where(carried, self.batch, 0.0)) * self.slope
-        return np.where(carried, self.mean_tpot + spread, np.inf)
+        spread = np.sqrt(np.where(carried, self.batch, 0.0)) * self.slope
+        spread = np.hypot(spread, self.roles[1].luck(self.mean_tpot, self.lengths))
+        return np.where(carried, self.mean_tpot + z_score(statistic) * spread, np.inf)
 
 
 @dataclass(frozen=True, slots=True)

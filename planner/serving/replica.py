@@ -137,9 +137,19 @@ class Replica:
         return 1.0 if self.speculation is None else self.speculation.tokens_per_step
 
     @property
+    def step_variance(self) -> float:
+        """Variance of the same."""
+        return 0.0 if self.speculation is None else self.speculation.variance
+
+    @property
     def verified(self) -> float:
         """Tokens of a request that an iteration computes: the drafted ones and one of its own."""
         return 1.0 if self.speculation is None else 1.0 + self.speculation.tokens
+
+    @property
+    def drafting_nothing(self) -> Replica:
+        """The same replica without a draft."""
+        return self if self.speculation is None else replace(self, speculation=None)
 
     @property
     def has_experts(self) -> bool:
@@ -163,7 +173,9 @@ class Replica:
         return gap
 
     def on(self, accelerator: Accelerator, efficiency: Efficiency) -> Replica:
-        """The same replica on other hardware."""
+        """The same replica on other hardware, with what drafts for it."""
         same = accelerator.vendor == self.accelerator.vendor
-        engine = self.engine if same else self.engine.on(accelerator.vendor)
-        return replace(self, accelerator=accelerator, efficiency=efficiency, engine=engine)
+        engine, how = self.engine if same else self.engine.on(accelerator.vendor), self.speculation
+        if how is not None and how.draft is not None:
+            how = replace(how, draft=how.draft.on(accelerator, efficiency))
+        return replace(self, accelerator=accelerator, efficiency=efficiency, engine=engine, speculation=how)

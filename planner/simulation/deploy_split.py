@@ -52,13 +52,14 @@ def _micro_batches(
     micro-batches.
 
     Prompt tokens come only where a preempted request is computed again, one rank at a time; they go through the workers
-    as decodes at the context that each of them attends to.
+    as decodes at the context that each of them attends to, as many at once as a decode has tokens to check.
     """
     sequences, context, chunk, pairs = work
-    tokens = sequences + chunk
-    mean = (context + pairs) / np.maximum(tokens, 1.0)
-    every = (sequences * workers.ranks + chunk) / workers.micro_batches
-    stages = split.stages_of(workers, tokens / workers.micro_batches, every, mean, waiting)
+    width = split.attention.verified
+    own = sequences + chunk / width
+    mean = (context + pairs / width) / np.maximum(own, 1.0)
+    every = (sequences * workers.ranks + chunk / width) / workers.micro_batches
+    stages = split.stages_of(workers, own / workers.micro_batches, every, mean, waiting)
     return np.broadcast_to(stages.iteration(workers.micro_batches), sequences.shape)
 
 

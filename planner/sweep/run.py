@@ -43,7 +43,9 @@ def run_study(
     write_table(table, columns(all_points), ordered)
     good = sum(row["status"] == "ok" for row in ordered)
     again = f", {kept:,} of them from an earlier run" if kept else ""
-    return f"{len(ordered):,} points{again}; {good:,} with a plan"
+    wrong = [row["reason"] for row in ordered if row["status"] not in ("ok", "no plan")]
+    refused = f"; {len(wrong):,} refused or failed, the first: {wrong[0]}" if wrong else ""
+    return f"{len(ordered):,} points{again}; {good:,} with a plan{refused}"
 
 
 def _rows(points: Sequence[Point], on: str, workers: int, catalogs: Catalogs) -> Iterator[Row]:

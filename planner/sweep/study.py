@@ -61,7 +61,7 @@ def read_study(path: Path) -> list[Point]:
     for key, value in data.items():
         name = str(key).replace("-", "_")
         if name not in OPTIONS:
-            raise UnknownNameError("option of a study", str(key), OPTIONS)
+            raise UnknownNameError(f"option in {path}:", str(key), OPTIONS)
         grid[name] = _values(path, name, value)
     missing = [name for name in REQUIRED if name not in grid]
     if missing:

@@ -30,7 +30,7 @@ def test_files_are_written_and_named_and_kept_unless_forced(command: Command, sa
     assert os.access(out / "prefill.sh", os.X_OK) and not os.access(out / "README.md", os.X_OK)
     (out / "README.md").write_text("mine")
     again = command("export", saved, "--to", "vllm", "--out", out)
-    assert again.code == 2 and "exists already" in again.err and "--force" in again.err
+    assert again.code == 2 and "already there" in again.err and "--force" in again.err
     assert (out / "README.md").read_text() == "mine"
     assert command("export", saved, "--to", "vllm", "--out", out, "--force").code == 0
     assert (out / "README.md").read_text() != "mine"

@@ -19,6 +19,7 @@ from planner.catalog.files import catalog_root
 from planner.errors import ExportError, InputError
 from planner.export.export import TARGETS, export
 from planner.export.flags import flag_table
+from planner.job.tuning import Tuning
 from planner.plan import PlanFile
 
 
@@ -84,6 +85,21 @@ def test_the_split_of_each_engine_uses_all_gpus_of_a_replica() -> None:
     config = documents(files_of(all_dp, "trtllm"))[0]
     assert config["tensor_parallel_size"] == 8 and config["enable_attention_dp"] is True
     assert config["moe_expert_parallel_size"] * config["moe_tensor_parallel_size"] == 8
+
+
+def test_overlap_brings_the_exchange_library_without_which_an_engine_refuses_it() -> None:
+    def script(gpu: str, target: str, **split: int) -> str:
+        halves = Tuning(two_batch_overlap=True)
+        found = plan_file(pool(gpu=gpu, engine="sglang", tuning=halves, **split), model="deepseek-ai/DeepSeek-V3")
+        return " ".join(" ".join(files_of(found, target).values()).split())
+
+    wide = {"attention_dp": 8, "ep": 8}
+    assert "--enable-two-batch-overlap --moe-a2a-backend mori" in script("mi300x", "sglang", **wide)
+    assert "--enable-two-batch-overlap --moe-a2a-backend deepep" in script("h200-sxm", "sglang", **wide)
+    assert "--enable-dbo --all2all-backend deepep_low_latency" in script("h200-sxm", "vllm", **wide)
+    assert "overlap" not in script("h200-sxm", "sglang", tp=8, ep=8)
+    with pytest.raises(ExportError, match="two-batch"):
+        script("mi300x", "vllm", **wide)
 
 
 def test_sglang_looks_at_its_queue_as_often_as_the_plan_counts_on() -> None:

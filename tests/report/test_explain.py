@@ -11,7 +11,7 @@ import pytest
 from planner.api import Catalogs, search
 from planner.job.parse import parse_job
 from planner.job.speculating import Speculating
-from planner.plan import ModeRow, PlanFile, to_json
+from planner.plan import ModeRow, PlanFile, read_plan_file, to_json
 from planner.report.explain import explain_plan
 from planner.report.html import html_report
 from planner.report.modes import compare_modes
@@ -198,3 +198,25 @@ def test_the_first_token_of_a_split_is_the_sum_of_its_parts(load: dict[str, Any]
     assert told["first_token"]["cache_bytes"] == 2000 * 80 * 2 * 8 * 128 * width
     assert 0 < told["first_token"]["load"]["prefill"] <= 1
     assert any(line.startswith("TTFT p95") and "own prefill" in line for line in told["why"])
+
+
+def test_drafts_between_attention_and_ffn_workers_are_saved_and_told(tmp_path: Path) -> None:
+    asked = {"model": "stepfun-ai/step3", "fleet": "h800-sxm:24", "modes": "af", "weights": "fp8", "kv": "fp8"}
+    asked |= {"isl": "4000", "osl": "500", "ttft": "10s", "tpot": "30ms", "speculate": "eagle", "acceptance": "0.7"}
+    file = found(**asked, draft_tokens=2, top=1)
+    path = tmp_path / "plan.json"
+    path.write_text(to_json(file))
+    again = read_plan_file(path)
+    assert again == file
+    told, plan = explained(again), again.plans[0]
+    how = plan.pools[-1].speculation
+    assert how is not None and all(pool.speculation == how for pool in plan.pools)
+    assert sum(line.startswith("drafts eagle") for line in told["why"]) == 1
+    attention = told["pools"][-1]
+    used = next(row for row in attention["drafts"] if row["draft"].endswith("(in use)"))
+    assert used["tokens/step"] == how.tokens_per_step
+    # The search interpolates D(B) between batches.
+    assert used["ms/token"] == pytest.approx(plan.predicted.tpot_ms.mean, rel=0.05)
+    assert used["requests that fit"] == plan.pools[-1].max_batch
+    assert told["stages"]["drafting_ms"] > 0
+    assert told["stages"]["iteration_ms"] == pytest.approx(used["step ms"], rel=1e-4)

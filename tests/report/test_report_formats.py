@@ -44,6 +44,20 @@ def test_a_table_aligns_numbers_to_the_right() -> None:
     assert len(set(ends)) <= 1
 
 
+@pytest.mark.parametrize("columns", [20, 44, 60, 80, 200])
+def test_a_narrow_terminal_folds_words_and_keeps_numbers_whole(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """Once the last column was cut off below a hundred columns: 2.073 read 2.07."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows = [{"#": 1, "GPUs": "16 h100-sxm", "TTFT p95 ms": 854.25, "tok/s": 8555.0, "pools": "prefill 7 x tp1 + decode",
+             "$/M tok": 2.073}]  # fmt: skip
+    lines = rows_text(rows, "table").splitlines()
+    for number in ("854.25", "8,555", "2.073"):
+        assert any(number in line.split() for line in lines)
+    folded = "".join("".join(line.split()) for line in lines)
+    assert all(letter in folded for letter in "prefilldecodeGPUs")
+    assert max(map(len, lines)) <= max(columns, 42)
+
+
 def test_a_record_becomes_names_and_values() -> None:
     text = record_text({"id": "x", "nested": {"a": 1, "b": None}}, "csv")
     assert text == 'what,value\nid,x\nnested,"a 1, b -"\n'

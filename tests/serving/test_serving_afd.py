@@ -15,9 +15,11 @@ from planner.architecture.demand import attention_core_flops, attention_linear_f
 from planner.architecture.linears import expert_linears, mixer_linears
 from planner.architecture.model import MoeFfn
 from planner.job.points import parse_points
-from planner.serving.afd import AttentionFfn, Stages, Workers, barrier, split_problem
+from planner.serving.afd import AttentionFfn, Workers, barrier
 from planner.serving.ffn_worker import FfnWorkers, reach
+from planner.serving.halves import split_problem
 from planner.serving.lengths import Lengths
+from planner.serving.ping_pong import Stages
 
 CATALOGS = Catalogs()
 REPLICA = CATALOGS.replica("stepfun-ai/step3", "h800-sxm", "fp8", "fp8", "vllm")

@@ -9,8 +9,10 @@ import pytest
 
 from planner.api import Catalogs, search, simulate
 from planner.job.job import Job
+from planner.job.speculating import Speculating
 from planner.job.traffic import Traffic
 from planner.serving.afd import AttentionFfn, Workers
+from planner.serving.drafting import Drafting
 from planner.serving.layout import Layout
 from planner.serving.lengths import Lengths
 from planner.simulation.deploy import Served
@@ -77,3 +79,19 @@ def test_a_searched_split_is_simulated_and_can_be_replayed() -> None:
     again = simulate(found, 1, Traffic(seed=1, requests=300, rate=plan.predicted.request_rate * 0.5))
     assert again.run.finished == 300
     assert again.summary.stability.stable
+
+
+def test_drafts_of_a_split_are_played_as_its_closed_form_has_them() -> None:
+    """Passes of an iteration and tokens that it yields, over all requests; 1,000 tokens leave little to luck."""
+    how = Drafting(Speculating(method="eagle", acceptance=(0.7,))).speculation(REPLICA, 2)
+    side, workers = replace(REPLICA, speculation=how), Workers.one(Layout(1, 8), Layout(8, 1, 1, 8), (2, 2), 3)
+    split, sizes = AttentionFfn(side, side), Lengths(float(ISL), 1000.0)
+    decode = replace(split_model((split, workers), sizes), ranks=2)
+    prefill = Served(side, Layout(8, 1, 1, 8), 64, Lengths(float(ISL), 1.0))
+    loop = ClosedLoop(128, Fixed(ISL), Uniform(800, 1200), 768, seed=1)
+    found = summarize(run_events(split_deployment(prefill, decode, 0.04), loop), Target(None, None, None), warm_up=0.4)
+    decoding = found.requests_per_s * (found.end_to_end.mean - found.ttft.mean) * 16 / 2
+    assert found.tpot.mean == pytest.approx(
+        float(split.token_seconds(workers, np.array([decoding]), sizes)[0]), rel=0.04
+    )
+    assert found.itl.mean > 1.5 * found.tpot.mean  # several tokens at once
