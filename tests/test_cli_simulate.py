@@ -88,6 +88,12 @@ def test_above_capacity_is_unstable_without_latencies(command: Command, plan: Pa
     assert shown.code == 0 and "unstable" in shown.out.lower() and "inf" not in shown.out and "nan" not in shown.out
 
 
+@pytest.mark.parametrize("requests", [60, 300])
+def test_a_burst_shorter_than_a_request_proves_no_stability(command: Command, plan: Path, requests: int) -> None:
+    """Once it was called stable at whatever rate it came."""
+    assert "too few to tell" in command("simulate", plan, "--rate", "2000/s", "--requests", requests).out
+
+
 @pytest.mark.parametrize("rate", ["1e-9/s", "1e9/s"])
 def test_extreme_rates_are_answered(command: Command, plan: Path, rate: str) -> None:
     found = replayed(command, plan, "--rate", rate, "--requests", "500")

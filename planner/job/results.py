@@ -56,7 +56,8 @@ def _objects(path: Path) -> list[Json]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"{path}: cannot be read: {problem}") from None
+        reason = problem.strerror if isinstance(problem, OSError) else "not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}") from None
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):

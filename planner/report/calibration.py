@@ -21,8 +21,11 @@ def emit_calibration(profile: Profile, output: str, out: Path) -> None:
     if any(entry.points < FEW for entry in profile.calibrations):
         sys.stderr.write(f"fewer than {FEW} results hardly tell a difference from noise: their factors stay near 1\n")
     if any(entry.points >= FEW and entry.error_after >= entry.error_before for entry in profile.calibrations):
-        sys.stderr.write("warning: results left out are predicted no better than before: do not use the profile\n")
-    sys.stderr.write(f"saved to {out}; use it with --profile {out}\n")
+        sys.stderr.write(
+            f"warning: results left out are predicted no better than before: do not use the profile, saved to {out}\n"
+        )
+    else:
+        sys.stderr.write(f"saved to {out}; use it with --profile {out}\n")
 
 
 _NAMED = 3

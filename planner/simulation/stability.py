@@ -27,17 +27,24 @@ class Stability:
     stable : False if waits grew through the whole run.
     offered_per_s, served_per_s : rates of arrival, and of completion while requests still arrived.
     growth : seconds that the queueing delay grows per second of arrival time.
+    short : all requests arrived before a mean one would have ended, so that no trend can show.
     """
 
     stable: bool
     offered_per_s: float
     served_per_s: float
     growth: float
+    short: bool = False
 
     def __str__(self) -> str:
         """One line for the user."""
         if self.stable and math.isnan(self.offered_per_s):
             return "stable"
+        if self.stable and self.short:
+            return (
+                f"{self.offered_per_s:.4g} requests/s arrive, all before a mean one has ended: too few to tell whether "
+                "the queue stays finite"
+            )
         if self.stable:
             return f"stable at {self.offered_per_s:.4g} requests/s"
         return (
@@ -64,9 +71,10 @@ def judge(run: Run) -> Stability:
     records = run.records
     arrival = np.asarray(records.arrival)
     offered = run.submitted / run.last_arrival if run.last_arrival else math.nan
-    if run.closed_loop or len(arrival) < 5 * GROUPS or not run.last_arrival:
-        return Stability(True, offered, offered, 0.0)
     total = np.asarray(records.end_to_end)
+    short = not run.closed_loop and len(total) > 0 and 0 < run.last_arrival < float(np.mean(total))
+    if run.closed_loop or len(arrival) < 5 * GROUPS or not run.last_arrival:
+        return Stability(True, offered, offered, 0.0, short)
     served = float(np.sum(arrival + total <= run.last_arrival)) / run.last_arrival
     order = np.argsort(arrival, kind="stable")
     order = order[len(order) // 4 :]
@@ -75,7 +83,7 @@ def judge(run: Run) -> Stability:
     last = order[-len(order) // GROUPS :]
     service = float(np.mean(total[last] - queued[last]))
     stable = not (growth > GROWTH and fit > 0.6 and float(np.mean(queued[last])) > service)
-    return Stability(stable, offered, served, growth)
+    return Stability(stable, offered, served, growth, short)
 
 
 def _groups(values: NDArray[np.float64]) -> NDArray[np.float64]:
