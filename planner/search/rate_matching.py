@@ -32,7 +32,8 @@ _LOADS = np.concatenate(
 )
 MOST_MATCHES = 2_000_000
 _MOST_EXACT = 60_000
-_CHUNK = 2048
+# Bounds that are evaluated at once: few at first, since the best of them spare most of the others.
+_FIRST_CHUNK, _CHUNK = 128, 2048
 _FAR = 10.0
 _EMPTY = 1e-4
 Indices = np.ndarray
@@ -308,12 +309,13 @@ def best_matches(groups: Sequence[Matches], job: Job, wanted: int) -> Ranking:
     )  # fmt: skip
     best: dict[tuple[int, int], tuple[float, int, int]] = {}
     open_, evaluated = np.ones(len(bound), dtype=bool), 0
-    limit = np.inf
+    limit, size = np.inf, _FIRST_CHUNK
     while evaluated < _MOST_EXACT:
         left = np.flatnonzero(open_ & (bound < limit))
         if not len(left):
             return Ranking(sorted(best.values())[:wanted], True, evaluated)
-        chunk = left[np.argpartition(bound[left], _CHUNK)[:_CHUNK]] if len(left) > _CHUNK else left
+        chunk = left[np.argpartition(bound[left], size)[:size]] if len(left) > size else left
+        size = min(2 * size, _CHUNK)
         open_[chunk] = False
         known = np.array([best.get((int(owner[m]), int(pair[m])), (np.inf,))[0] for m in chunk])
         chunk = chunk[bound[chunk] < known]

@@ -98,6 +98,10 @@ def pipeline_pace(riding: Array, stages: Array) -> Array:
     """
     if not np.any(stages > 1):
         return np.ones(1)
+    if stages.shape[1:] == (1,) and len(riding) == len(stages) and (stages == 1).any():
+        pace, piped = np.ones(np.broadcast(riding, stages).shape), stages[:, 0] > 1
+        pace[piped] = pipeline_pace(riding[piped], stages[piped])
+        return pace
     mean = np.clip(riding, 1e-6, _MOST_RIDING)
     below = term = np.exp(-mean)
     most = np.zeros(np.broadcast(mean, stages).shape)

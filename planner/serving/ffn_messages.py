@@ -75,8 +75,11 @@ def messages(
         """Seconds of the message, occupation of the network, occupation of the worker's links."""
         row = hidden * width
         far = _across(attention, crossing[0] * row), _across(ffn, crossing[1] * row)
-        near = _beside(attention, direct[0] * row), _beside(ffn, direct[1] * row)
         handed, links = _inside(ffn, own * row, gpus, groups)
+        if not together.any():
+            seconds, network = np.maximum(far[0][0], far[1][0]) + handed, np.maximum(far[0][1], far[1][1])
+            return np.asarray(seconds), np.asarray(network), links
+        near = _beside(attention, direct[0] * row), _beside(ffn, direct[1] * row)
         seconds = np.where(together, np.maximum(near[0][0], near[1][0]), np.maximum(far[0][0], far[1][0]) + handed)
         network = np.where(together, np.maximum(near[0][1], near[1][1]), np.maximum(far[0][1], far[1][1]))
         return np.asarray(seconds), np.asarray(network), np.where(together, 0.0, links)

@@ -76,17 +76,21 @@ def split_deployment(
     """A prefill pool that hands its KV to a decode pool; prefixes are looked for where prompts are computed. ``tables``
     are those of earlier deployments, to which its own are added."""
     tables = Tables() if tables is None else tables
-    prefill = replace(prefill, replica=prefill.replica.prefilling)
-    computing = tables.get("prefill", lambda first: step_model(first, stages=first.layout.pp), prefill)
+    computing = tables.get("prefill", lambda first: step_model(_prefilling(first), stages=first.layout.pp), prefill)
     overhead = float(handed_over_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
     # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
-    first = pool(prefill, computing, tpot, hash_tokens)
+    first = pool(_prefilling(prefill), computing, tpot, hash_tokens)
     first = replace(first, stages=1, offset=overhead)
     counts = [p.planned or p.replicas for p in (prefill, decode)]
     return Deployment(
         pool(decode, tables.get("decode", decode_steps, decode), tpot, None), first,
         tables.get(("transfer", *counts), transfer_of, prefill, decode), answers_after_transfer=True,
     )  # fmt: skip
+
+
+def _prefilling(served: Served) -> Served:
+    """The same replicas as prefill workers."""
+    return replace(served, replica=served.replica.prefilling)
 
 
 def transfer_of(prefill: Served, decode: Served) -> Callable[[int], Transfer]:

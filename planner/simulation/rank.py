@@ -181,10 +181,6 @@ class Rank:
 
     # -- memory --------------------------------------------------------------------------------------------
 
-    def fits_alone(self, request: Request) -> bool:
-        """Whether the request can run to its last token with the whole memory to itself."""
-        return -(-(request.prompt + request.output) // self.block) <= self.total_blocks
-
     def _admit(self, now: float, transferred: bool = False) -> bool:
         """Start the head of the queue if the policy and the memory allow it."""
         if self.blocked or not self.waiting:

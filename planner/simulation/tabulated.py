@@ -50,6 +50,8 @@ class TabulatedSteps:
         self._prefixes = [0.0, *_grid(64, max(128, longest), 2)]
         self._contexts = _grid(1, max(2, longest), 1)
         self._curves: dict[int, PiecewiseAffine] = {}
+        # Seconds of chunks that no decode rides with: prefill pools compute the same ones all the time.
+        self._known: dict[tuple[int, float], float] = {}
         # Fine enough that tiles and waves of small batches are not smeared; single steps at the start.
         self._batches = _grid(1, max(2, max_sequences), 6)
 
@@ -105,14 +107,21 @@ class TabulatedSteps:
         self, sequences: int, context_tokens: float, chunk_tokens: int, chunk_pairs: float, carrying: float = 1.0
     ) -> float:
         """See StepModel and the formula of this module; a table holds for one number of carrying ranks."""
+        if sequences:
+            curve = self.decode_steps(sequences)
+            return self._prompts(chunk_tokens, chunk_pairs, sequences) + curve(context_tokens) - curve.seconds[0]
+        alone = (chunk_tokens, chunk_pairs)
+        if alone not in self._known:
+            self._known[alone] = self._prompts(chunk_tokens, chunk_pairs, 0)
+        return self._known[alone]
+
+    def _prompts(self, chunk_tokens: int, chunk_pairs: float, sequences: int) -> float:
+        """The chunk beside ``sequences`` decodes of one token of context each."""
         prefix = chunk_pairs / chunk_tokens - 0.5 * (chunk_tokens + 1)
         seconds = _bilinear(self._sequences, self._chunks, self._base, sequences, chunk_tokens)
         if prefix:
             # Below zero where whole prompts share the chunk: they attend to themselves only, in as much less time.
             seconds += _bilinear(self._prefixes, self._chunks, self._prefix, prefix, chunk_tokens)
-        if sequences:
-            curve = self.decode_steps(sequences)
-            seconds += curve(context_tokens) - curve.seconds[0]
         return seconds
 
 

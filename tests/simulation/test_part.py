@@ -129,3 +129,12 @@ def test_what_stands_has_the_residual_life_of_its_outputs(spread, output):
     left = [request.output for request in Standing(500, 10, output, spread=spread).requests()]
     assert sum(left) / 500 == pytest.approx(output * (1 + spread**2 / 3) / 2, rel=0.02, abs=1.0)
     assert all(2 <= tokens <= output * (1 + spread) + 1 for tokens in left)
+
+
+def test_plans_that_share_pools_share_their_tables():
+    candidate, asked = split(4)
+    tables = Tables()
+    first, second = (Part.of(c, asked).deployed(tables) for c in (candidate, replace(candidate, rate=1.0)))
+    assert first.prefill is not None and second.prefill is not None
+    assert first.prefill.steps is second.prefill.steps and first.serve.steps is second.serve.steps
+    assert first.transfer is second.transfer
