@@ -107,9 +107,11 @@ class Part:
             return Amid(stream, replace(standing, count=round(running)), 0.0, prefills=True)
         if standing.output < 2:
             return stream
+        # A prefill pool at its capacity has a first token at the end of time; the stream itself does not last so long.
+        lead = min(metrics.ttft["mean"], stream.count / (self.candidate.rate * self.share))
         rate = self.candidate.rate / (every * self.one_of)
         count = round(every * steady_batch(decode, rate, standing.prompt, standing.output))
-        return Amid(stream, replace(standing, count=count, together=every), metrics.ttft["mean"], one_of=self.one_of)
+        return Amid(stream, replace(standing, count=count, together=every), lead, one_of=self.one_of)
 
     def _closed(self, loop: ClosedLoop) -> Stream:
         """Separate pools start with as many users at the prefill as the closed form has there."""
