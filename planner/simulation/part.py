@@ -109,7 +109,9 @@ class Part:
             return stream
         rate = self.candidate.rate / (every * self.one_of)
         count = round(every * steady_batch(decode, rate, standing.prompt, standing.output))
-        return Amid(stream, replace(standing, count=count, together=every), metrics.ttft["mean"], one_of=self.one_of)
+        first, standing = self.candidate.pools[0], replace(standing, count=count, together=every)
+        computing = round(first.batch * first.layout.attention_dp * first.replicas)
+        return Amid(stream, standing, metrics.ttft["mean"], one_of=self.one_of, computing=computing)
 
     def _closed(self, loop: ClosedLoop) -> Stream:
         """Separate pools start with as many users at the prefill as the closed form has there."""
@@ -119,7 +121,7 @@ class Part:
         metrics = self.candidate.per_replica
         waiting = round(self.users * metrics.ttft["mean"] / metrics.e2e["mean"])
         standing = Standing(self.users - waiting, prompt, output, loop.hit, _SPREAD)
-        return ClosedAmid(replace(loop, users=0, count=_ENDLESS), standing, waiting, metrics.ttft["mean"])
+        return ClosedAmid(replace(loop, users=0, count=_ENDLESS), standing, waiting)
 
 
 def simulated_replicas(candidate: Candidate) -> int:
