@@ -146,8 +146,8 @@ def recheck(
     """Simulate the best plans and put them in their final order, best first.
 
     A plan whose load had to be lowered competes at the lower load, and one that misses a limit goes behind all that
-    do not. Plans that move up are simulated in their turn, until the first ``simulate_top`` all are, or twice as many and
-    a few more.
+    do not. Plans that move up are simulated in their turn, until the first ``simulate_top`` all are, or twice as many
+    and a few more.
     """
     key = rank_key(outcome.objective, job.slo.percentile)
     tables = Tables()
