@@ -222,7 +222,7 @@ def compare(
     from planner.job.comparing import parse_comparison
     from planner.plan import to_json
     from planner.report.comparison import emit_comparison
-    from planner.report.emit import check_formats, write_whole
+    from planner.report.emit import check_formats, check_writable, write_whole
 
     check_formats(output, out)
     asked = parse_comparison(
@@ -234,6 +234,7 @@ def compare(
     )  # fmt: skip
     if save_plan is not None:
         check_can_be_saved(asked)
+        check_writable(save_plan, "--save-plan")
     catalogs = catalogs_of(catalog, assume_arch, profile)
     with progress() as show:
         found = run(asked, catalogs=catalogs, progress=show)
@@ -302,9 +303,10 @@ def calibrate(
     from planner.accuracy.calibrate import calibrate_results
     from planner.job.results import Deployment
     from planner.report.calibration import emit_calibration
-    from planner.report.emit import check_formats
+    from planner.report.emit import check_formats, check_writable
 
     check_formats(output, None, allowed=("table", "json", "md"))
+    check_writable(out)
     deployment = Deployment(
         model=model, gpu=gpu, weights=weights, kv=kv, engine=engine, tp=tp, attention_dp=attention_dp, pp=pp, ep=ep,
         replicas=replicas,

@@ -296,7 +296,8 @@ def estimate(points: Sequence[Point], *, catalogs: Catalogs | None = None) -> li
 
 
 def best_length(point: Point, catalogs: Catalogs) -> tuple[int, Estimate]:
-    """The draft length that gives a configuration the most output, 0 included, and what it predicts."""
+    """The draft length that gives a configuration the most output, 0 included, and what it predicts; the row that says
+    why where the model cannot draft so at all."""
     from planner.serving.estimate import estimate_points
 
     assert point.speculate is not None
@@ -304,6 +305,7 @@ def best_length(point: Point, catalogs: Catalogs) -> tuple[int, Estimate]:
     tried = [replace(point, speculate=point.speculate.model_copy(update={"tokens": n})) for n in lengths]
     rows = estimate_points(tried, lambda p: replica_of_point(p, catalogs))
     best = max(range(len(rows)), key=lambda i: (rows[i].output_rate_per_gpu or 0.0, -i))
+    best = next((i for i, row in enumerate(rows) if row.status == "unsupported"), best)
     return lengths[best], rows[best]
 
 

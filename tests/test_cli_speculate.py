@@ -78,6 +78,8 @@ def test_estimating_picks_a_length_or_takes_the_asked_one(command: Command) -> N
 def test_what_cannot_draft_is_one_line(command: Command) -> None:
     search = ("search", MODEL, "--fleet", "h100-sxm:1", *LOAD)
     refused(command(*search, "--speculate", "mtp"), "no multi-token-prediction layers")
+    one = ("estimate", *search[1:2], "--gpu", "h100-sxm", "--isl", "1000", "--osl", "100", "--concurrency", "8")
+    refused(command(*one, "--speculate", "mtp"), "no multi-token-prediction layers")  # not: none gives more output
     refused(command(*search, "--speculate", "magic"), "speculation method")
     refused(command(*search, "--acceptance", "0.8"), "--speculate")
     refused(command(*search, "--speculate", "draft:no-such-model"), "unknown model")

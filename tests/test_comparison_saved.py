@@ -60,3 +60,12 @@ def test_several_models_are_refused_before_anything_is_solved(command: Command, 
     ran = command("compare", "--jobs", jobs, "--fleet", "l4:2", "--save-plan", tmp_path / "plan.json")
     refused(ran, "--save-plan: a plan file holds the plan of one model")
     assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_plan_that_cannot_be_saved_is_refused_before_the_comparison(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the answer was worked out, and lost with the folder that was not there."""
+    monkeypatch.setattr("planner.api.compare", lambda *a, **k: pytest.fail("the comparison has begun"))
+    target = tmp_path / "absent" / "plan.json"
+    refused(command(*JOB, "--fleet", "l4:2", "--save-plan", target), f"--save-plan {target}: no such folder")

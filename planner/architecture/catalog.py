@@ -41,7 +41,8 @@ def load_model(name_or_path: str, extra_dirs: Sequence[Path] = (), assume_archit
         if file is not None:
             return _read(file)
     if name.endswith((".json", ".toml")) or name.startswith((".", "/", "~")):
-        raise InputError(f"no such file: {name}", hint="give a config.json, its folder, or a catalog name")
+        what = f"no config.json in {name}" if _is_folder(path) else f"no such file: {name}"
+        raise InputError(what, hint="give a config.json, its folder, or a catalog name")
     raise UnknownNameError("model", name, known_models(extra_dirs), listing=_LISTING)
 
 
@@ -130,6 +131,13 @@ def _is_file(path: Path) -> bool:
     """Say whether a file is there; a name that no file can have (too long, with NUL) is not."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
     except (OSError, ValueError):
         return False
 

@@ -34,10 +34,15 @@ def check_formats(output: str, out: Sequence[Path] | None, allowed: Sequence[str
                 f"--out {path}: cannot write {path.suffix or 'a file without suffix'}",
                 hint=f"one of {', '.join(allowed)}",
             )
-        if not path.parent.is_dir():
-            raise InputError(f"--out {path}: no such folder {path.parent}")
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise InputError(f"--out {path}: cannot be written there")
+        check_writable(path)
+
+
+def check_writable(path: Path, option: str = "--out") -> None:
+    """Refuse a file that cannot be written, before any work is done. Raises InputError naming ``option``."""
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: no such folder {path.parent}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option} {path}: cannot be written there")
 
 
 def emit(render: Render, output: str, out: Sequence[Path] | None, saved: Render | None = None) -> None:

@@ -249,4 +249,5 @@ def _drafts_text(pool: dict[str, Any], form: str) -> list[str]:
     """What speculation buys; nothing where it was not asked for."""
     if not pool.get("drafts"):
         return []
-    return [f"Drafts at this batch; {pool['drafts_note']}", rows_text(pool["drafts"], form)]
+    blank = [""] if form == "md" else []
+    return [f"Drafts at this batch; {pool['drafts_note']}", *blank, rows_text(pool["drafts"], form)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from planner.api import Catalogs
 from planner.errors import InputError
 from planner.plan import PlanFile
-from planner.report.emit import write_whole
+from planner.report.emit import check_writable, write_whole
 
 
 def check_report(path: Path | None) -> None:
@@ -17,8 +16,7 @@ def check_report(path: Path | None) -> None:
         return
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--report {path}: a report is an HTML file", hint="--report plan.html")
-    if not path.parent.is_dir() or path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--report {path}: cannot be written there")
+    check_writable(path, "--report")
 
 
 def emit_report(found: PlanFile, path: Path | None, catalogs: Catalogs) -> None:

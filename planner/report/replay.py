@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.errors import InputError
-from planner.report.emit import emit, write_whole
+from planner.report.emit import check_writable, emit, write_whole
 from planner.report.formats import record_text, rows_text
 from planner.simulation.replay import Replayed
 from planner.simulation.timeline import timeline_text
@@ -24,8 +24,7 @@ def check_timeline(path: Path | None) -> None:
         raise InputError(
             f"--timeline {path}: cannot write {path.suffix or 'a file without suffix'}", hint=".csv or .json"
         )
-    if not path.parent.is_dir() or path.is_dir():
-        raise InputError(f"--timeline {path}: cannot be written there")
+    check_writable(path, "--timeline")
 
 
 def show_requests(show: Callable[[str], None]) -> Callable[[int, int, float], None]:

@@ -38,7 +38,7 @@ def shape_problem(model: Model, layout: Layout) -> ShapeProblem | None:
     ranks = layout.tp * layout.attention_dp * layout.cp
     routed = any(isinstance(group.layer.ffn, MoeFfn) for group in model.groups)
     if layout.ep > 1 and not routed:
-        return ShapeProblem("no experts to spread", f"experts for ep {layout.ep}", "a dense model")
+        return ShapeProblem("no experts to spread", f"experts for ep {layout.ep}", "none")
     if ranks % layout.ep:
         return ShapeProblem(
             "experts do not spread evenly", f"tp*attention_dp*cp divisible by ep {layout.ep}", f"{ranks} ranks"

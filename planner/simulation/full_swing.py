@@ -58,6 +58,8 @@ class Standing:
         found, done = round(self.hit * self.prompt), max(self.output - left, 0)
         request = Request(-1 - index, arrival, self.prompt + done, left, found=found)
         request.ready = ready
+        if ready:  # answered when it starts to decode: preempted there, its prompt is not handed over once more
+            request.first_token = math.inf
         return request
 
 

@@ -108,11 +108,13 @@ class Part:
             return Amid(stream, replace(standing, count=round(running)), 0.0, prefills=True)
         if standing.output < 2:
             return stream
+        # A prefill pool at its capacity has a first token at the end of time; the stream itself does not last so long.
+        lead = min(metrics.ttft["mean"], stream.count / (self.candidate.rate * self.share))
         rate = self.candidate.rate / (every * self.one_of)
         count = round(every * steady_batch(decode, rate, standing.prompt, standing.output))
         first, standing = self.candidate.pools[0], replace(standing, count=count, together=every)
-        computing = round(first.batch * first.layout.attention_dp * first.replicas)
-        return Amid(stream, standing, metrics.ttft["mean"], one_of=self.one_of, computing=computing)
+        computing = round(min(first.batch * first.layout.attention_dp * first.replicas, stream.count))
+        return Amid(stream, standing, lead, one_of=self.one_of, computing=computing)
 
     def _closed(self, loop: ClosedLoop) -> Stream:
         """Separate pools start with as many users at the prefill as the closed form has there."""

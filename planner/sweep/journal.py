@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from planner.errors import InputError
-from planner.report.emit import write_whole
+from planner.report.emit import check_writable, write_whole
 from planner.sweep.study import Row
 
 TABLES = (".csv", ".parquet")
@@ -26,8 +26,7 @@ def check_table(table: Path) -> None:
     """Refuse a table that cannot be written, before any work is done."""
     if table.suffix.lower() not in TABLES:
         raise InputError(f"--out {table}: a table is {' or '.join(TABLES)}")
-    if not table.parent.is_dir() or table.is_dir() or not os.access(table.parent, os.W_OK):
-        raise InputError(f"--out {table}: cannot be written there")
+    check_writable(table)
     if table.suffix.lower() == ".parquet":
         try:
             import pyarrow  # noqa: F401

@@ -206,3 +206,18 @@ def test_a_row_without_a_length_takes_the_best_one_and_none_under_load() -> None
     # Little accepted and every pool full: checking costs more than it gains.
     loaded, plain = rows("ngram,0.05,", ",,", concurrency=12288)
     assert loaded.tpot == plain.tpot
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_table_of_many_splits_is_that_of_each_one(method: str) -> None:
+    """Rows that ask the same share their operators; with drafts the passes differ in what they ask."""
+    both = split(method, 3)
+    rows = [(1, 8, 1, 1, 8, 8, 2), (2, 1, 8, 3, 8, 8, 3), (2, 8, 1, 3, 8, 8, 4), (1, 4, 2, 2, 8, 8, 3)]
+    table = Workers(*np.array(rows, dtype=float).T)
+    batches = np.geomspace(1, 512, 7)[None, :]
+    column = table.column()
+    many = both.token_seconds(column, batches * column.ranks, SIZES.column(len(rows)))
+    for i in range(len(rows)):
+        one = table.rows([i])
+        alone = both.token_seconds(one, batches[0] * one.ranks, SIZES)
+        assert many[i] == pytest.approx(alone, rel=1e-9)
