@@ -76,7 +76,7 @@ class SpeculativeLane(Lane):
     def generated_by(self, request: Request) -> int:
         """See Lane."""
         _, left, steps, joined = self._columns[:, self._numbers.index(request.number)].tolist()
-        return request.output - left + left * min(self.count - joined, steps) // steps
+        return int(request.output - left + left * min(self.count - joined, steps) // steps)
 
     def advance(self, iterations: int) -> int:
         """See Lane."""
