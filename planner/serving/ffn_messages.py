@@ -5,7 +5,8 @@ hands them on to the GPUs that need them, over its own links: to all GPUs that s
 group with expert parallelism. Results take the same way back in bf16, summed inside the worker first. GPUs that share
 experts gather and reduce-scatter inside the products, tile by tile (Flux, arXiv 2406.06858): what the products hide so
 does not delay a token. Where both sides share a scale-up domain there is no network, and every GPU is written to
-directly.
+directly. Where captured graphs stop for an exchange, a message leaves later by half of what the engine profile says of
+both: that delays a micro-batch and occupies nothing, since others may run meanwhile.
 """
 
 from __future__ import annotations
@@ -88,7 +89,14 @@ def messages(
     combine, back, scattered = way(ACTIVATION_BYTES)
     links = gathered + scattered
     fused = np.where(groups < gpus, _FUSED * np.minimum(links, products), 0.0) / np.maximum(links, 1e-30)
-    return Messages(dispatch - fused * gathered, combine - fused * scattered, to_ffn, back, links)
+    dispatch = dispatch - fused * gathered + _graph_stop(attention)
+    combine = combine - fused * scattered + _graph_stop(ffn)
+    return Messages(dispatch, combine, to_ffn, back, links)
+
+
+def _graph_stop(sender: Replica) -> float:
+    """Seconds by which a message leaves later because the sender's captured graphs stop for it."""
+    return 0.0 if sender.engine.exchange_in_graph else 0.5 * sender.engine.exchange_start
 
 
 def one_domain(attention: Replica, ffn: Replica, gpus: Array) -> Array:

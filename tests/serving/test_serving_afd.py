@@ -144,6 +144,17 @@ def test_both_sides_in_one_domain_need_no_network() -> None:
     assert together <= seconds(with_links(50e9), workers(), 3072.0)
 
 
+def test_graphs_that_stop_for_messages_delay_each_of_them_and_occupy_nothing() -> None:
+    stops = replace(REPLICA, engine=replace(REPLICA.engine, exchange_in_graph=False, exchange_start=400e-6))
+    layout, requests = workers(), np.array([3072.0])
+    plain = AttentionFfn(REPLICA, REPLICA).stages(layout, requests, LENGTHS)
+    for attention, ffn in ((1, 0), (0, 1), (1, 1)):
+        split = AttentionFfn(stops if attention else REPLICA, stops if ffn else REPLICA)
+        found = split.stages(layout, requests, LENGTHS)
+        assert found.total[0] - plain.total[0] == pytest.approx((attention + ffn) * 200e-6 * plain.layers)
+        assert found.slowest[0] == plain.slowest[0]
+
+
 def test_experts_are_spread_as_far_as_they_go_and_copied_beyond() -> None:
     def sharing(name: str, count: float, ep: float) -> float:
         replica = CATALOGS.replica(name, "h800-sxm", "bf16", "bf16", "vllm")
