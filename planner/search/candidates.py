@@ -135,9 +135,10 @@ class Curve:
     stable: BoolArray
 
 
-def curve(family: Family, batches: Array, slo: Slo) -> Curve:
-    """Evaluate ``batches`` [layouts or 1, n] and test stability, slots and every limit of the SLO."""
-    point = open_loop(family.replica, family.columns, batches, family.lengths)
+def curve(family: Family, batches: Array, slo: Slo, alone: Array | None = None) -> Curve:
+    """Evaluate ``batches`` [layouts or 1, n] and test stability, slots and every limit of the SLO; ``alone`` as in
+    another curve of the family."""
+    point = open_loop(family.replica, family.columns, batches, family.lengths, alone=alone)
     statistic, osl = slo.percentile, family.lengths.osl
     ttft = open_loop_ttft(point, family.replica.engine, statistic)
     tpot = open_loop_tpot(point, osl, statistic)
@@ -151,8 +152,9 @@ def curve(family: Family, batches: Array, slo: Slo) -> Curve:
     return Curve(point, ttft, tpot, total, allowed, stable)
 
 
-def best_batches(family: Family, slo: Slo, rejections: Rejections) -> tuple[Array, Array]:
-    """Batch per rank with the highest rate that keeps the SLO, and that rate, [layouts]; NaN where none does.
+def best_batches(family: Family, slo: Slo, rejections: Rejections) -> tuple[Array, Array, OpenLoop]:
+    """Batch per rank with the highest rate that keeps the SLO, that rate, and its point, [layouts]; NaN where none
+    does.
 
     A geometric grid finds the interval, a second, finer grid inside it the point.
     """
@@ -164,12 +166,12 @@ def best_batches(family: Family, slo: Slo, rejections: Rejections) -> tuple[Arra
     low = coarse[0, np.maximum(index, 0)]
     high = coarse[0, np.minimum(np.maximum(index, 0) + 1, _COARSE - 1)]
     fine = low[:, None] + (high - low)[:, None] * np.linspace(0.0, 1.0, _FINE)[None, :]
-    second = curve(family, fine, slo)
+    second = curve(family, fine, slo, first.point.alone)
     pick = np.maximum(_argbest(second), 0)
     rows = np.arange(len(pick))
     batch = np.where(index >= 0, fine[rows, pick], np.nan)
     rate = np.where(index >= 0, np.broadcast_to(second.point.rate, fine.shape)[rows, pick], np.nan)
-    return batch, rate
+    return batch, rate, second.point.picked(pick)
 
 
 def _argbest(c: Curve) -> np.ndarray:
@@ -218,7 +220,11 @@ def batch_at_rate(family: Family, rate: Array, most: Array) -> Array:
 
 def metrics_at(family: Family, batch: Array) -> list[Metrics]:
     """Everything users measure at ``batch`` [layouts]."""
-    point = open_loop(family.replica, family.columns, batch[:, None], family.lengths)
+    return metrics_of(family, batch, open_loop(family.replica, family.columns, batch[:, None], family.lengths))
+
+
+def metrics_of(family: Family, batch: Array, point: OpenLoop) -> list[Metrics]:
+    """The same at ``point`` [layouts, 1]."""
     engine, osl, shape = family.replica.engine, family.lengths.osl, (len(batch), 1)
     ttft = {s: np.broadcast_to(open_loop_ttft(point, engine, s), shape)[:, 0] for s in STATISTICS}
     tpot = {s: np.broadcast_to(open_loop_tpot(point, osl, s), shape)[:, 0] for s in STATISTICS}

@@ -18,7 +18,7 @@ import numpy as np
 
 from planner.architecture.model import Model
 from planner.job.job import Job
-from planner.search.candidates import Family, best_batches, lengths_of, metrics_at
+from planner.search.candidates import Family, best_batches, lengths_of, metrics_of
 from planner.search.layer_partition import Partition, StageType, fastest_partition
 from planner.search.ranking import Candidate, Share
 from planner.search.reject import Rejections
@@ -97,10 +97,10 @@ def pipeline_capacity(pipeline: Pipeline, job: Job) -> Candidate | None:
     family = _family(pipeline, job)
     if family is None:
         return None
-    batch, rate = best_batches(family, job.slo, Rejections())
+    batch, rate, point = best_batches(family, job.slo, Rejections())
     if not np.isfinite(rate[0]):
         return None
-    (metrics,) = metrics_at(family, batch)
+    (metrics,) = metrics_of(family, batch, point)
     (layout,), lengths, slots = family.layouts, family.lengths, family.held(family.memory.slots, 0)
     pool = Share("aggregated", pipeline.replica, layout, 1, metrics.batch, slots, family.gpu_memory(0), None)
     if pipeline.price is not None:

@@ -22,6 +22,7 @@ from planner.search.candidates import (
     fitting,
     lengths_of,
     metrics_at,
+    metrics_of,
 )
 from planner.search.ranking import Candidate, Outcome, Share, pareto, rank_key
 from planner.search.reject import Rejected, Rejections
@@ -111,7 +112,7 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
     the fleet.
     """
     outcome.points += len(family.layouts) * POINTS_PER_LAYOUT
-    batch, most = best_batches(family, job.slo, outcome.rejections)
+    batch, most, point = best_batches(family, job.slo, outcome.rejections)
     per_fleet = np.array([gpus // layout.gpus for layout in family.layouts])
     usable = np.isfinite(most) & (per_fleet > 0)
     each = np.where(usable, most, 0.0) / [layout.gpus for layout in family.layouts]
@@ -126,13 +127,16 @@ def _open(family: Family, supply: Supply, gpus: int, job: Job, outcome: Outcome)
         replicas = per_fleet if objective_of(job) == "latency" else needed
     if not usable.any():
         return
+    table = None
+    if job.workload.rate is None and objective_of(job) != "latency":
+        table = [m for m, ok in zip(metrics_of(family, batch, point), usable, strict=True) if ok]
     family = family.only([layout for layout, ok in zip(family.layouts, usable, strict=True) if ok])
     batch, replicas = batch[usable], replicas[usable]
     if job.workload.rate is not None:
         batch = batch_at_rate(family, job.workload.rate / replicas, batch)
     elif objective_of(job) == "latency":
         batch = np.minimum(batch, 1.0)
-    table = metrics_at(family, batch)
+    table = metrics_at(family, batch) if table is None else table
     # Less load is not always faster (chunks that ride alone hold up a pipeline): test the limits where it runs.
     rows = [(layout, int(n)) for layout, n in zip(family.layouts, replicas, strict=True)]
     for index in _meeting_slo(family, rows, table, job, outcome.rejections):

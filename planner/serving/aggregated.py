@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.layout import Array, Layouts, floats
@@ -22,6 +22,7 @@ from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory, memory
 from planner.serving.replica import Replica
 
+IntArray = NDArray[np.int_]
 # Prompts of one micro-batch beyond which the law hardly changes, and terms that reach its Poisson tail.
 _MOST_RIDING, _COUNTS = 16.0, 60
 
@@ -138,7 +139,7 @@ class OpenLoop:
     """Steady state under Poisson arrivals at the rate that keeps ``batch`` decodes running per rank.
 
     ``rate`` requests/s of the whole replica; ``prefill_load`` share of time that prefill takes;
-    ``batch_slope`` seconds that a further running request adds to a decode iteration.
+    ``alone`` seconds per token of one request, ``batch_slope`` what a further running request adds to an iteration.
     Answers of one token have no TPOT: 0.
     """
 
@@ -147,11 +148,35 @@ class OpenLoop:
     rate: Array
     tpot: Array
     prefill_load: Array
+    alone: Array
     batch_slope: Array
 
+    def picked(self, column: IntArray) -> OpenLoop:
+        """Of points [layouts, batches] the one of each layout in ``column`` [layouts], as [layouts, 1]."""
+        rows = np.arange(len(column))
+        shape = np.broadcast_shapes(self.rate.shape, self.prefill_load.shape, (len(column), 1))
 
-def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths) -> OpenLoop:
-    """Operating points by running batch: the rate follows from Little's law, so nothing has to be solved for."""
+        def pick(values: Array) -> Array:
+            return np.asarray(np.broadcast_to(values, shape)[rows, column][:, None])
+
+        s = self.steps
+        few = Steps(
+            pick(s.batch), pick(s.decode), pick(s.prefill), pick(s.own_prefill), pick(s.chunks), pick(s.together),
+            pick(s.chunk_load), s.tokens, s.variance,
+        )  # fmt: skip
+        return OpenLoop(
+            few, self.memory, pick(self.rate), pick(self.tpot), pick(self.prefill_load), self.alone,
+            pick(self.batch_slope),
+        )  # fmt: skip
+
+
+def open_loop(
+    replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Lengths, *, alone: Array | None = None
+) -> OpenLoop:
+    """Operating points by running batch: the rate follows from Little's law, so nothing has to be solved for.
+
+    ``alone`` of another open loop of the same layouts spares its evaluation.
+    """
     s = steps(replica, layouts, batch, lengths)
     budget = memory(replica, layouts, lengths)
     single = lengths.single_token
@@ -160,7 +185,7 @@ def open_loop(replica: Replica, layouts: Layouts, batch: ArrayLike, lengths: Len
     prompts_only = s.batch / (1.0 + s.batch) / s.prefill
     per_rank = np.where(single, prompts_only, s.batch / np.where(single, 1.0, lengths.decodes * tpot))
     load = per_rank * s.prefill
-    alone = iteration_seconds(replica, layouts, Work(sequences=1.0, context=lengths.decode_context))
-    alone = alone / s.tokens
+    if alone is None:
+        alone = iteration_seconds(replica, layouts, Work(sequences=1.0, context=lengths.decode_context)) / s.tokens
     slope = np.maximum(s.decode - alone, 0.0) / np.maximum(s.batch, 1.0)
-    return OpenLoop(s, budget, per_rank * layouts.attention_dp, tpot, load, slope)
+    return OpenLoop(s, budget, per_rank * layouts.attention_dp, tpot, load, alone, slope)

@@ -22,6 +22,8 @@ from planner.simulation.tables import Tables
 from planner.units import format_duration
 
 TRIFLE = 0.005
+# Plans that are simulated beyond twice as many as asked, so that one that moves up is not shown unchecked.
+_FURTHER = 4
 PROBLEM = "demoted: "
 DERATES = (0.95, 0.88, 0.78, 0.65)
 
@@ -144,12 +146,13 @@ def recheck(
     """Simulate the best plans and put them in their final order, best first.
 
     A plan whose load had to be lowered competes at the lower load, and one that misses a limit goes behind all that
-    do not. Plans that move up are simulated in their turn, until the first ``simulate_top`` all are, or twice as many.
+    do not. Plans that move up are simulated in their turn, until the first ``simulate_top`` all are, or twice as many
+    and a few more.
     """
     key = rank_key(outcome.objective, job.slo.percentile)
     tables = Tables()
     entries = [_Entry(candidate, key) for candidate in outcome.ranked]
-    for done in range(2 * job.simulate_top):
+    for done in range(2 * job.simulate_top + _FURTHER):
         entries.sort(key=_Entry.place)
         following = next((e for e in entries[: job.simulate_top] if e.checked is None), None)
         if following is None:

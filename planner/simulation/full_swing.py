@@ -72,6 +72,8 @@ class Amid:
     where ``prefills``: in an aggregated pool their prompts are part of everybody's pace. In a split, prompts that go no
     further keep the last ones of the stream company for ``lead`` seconds, and the background joins the decodes one for
     each rank at a time, which leaves fewer moments to simulate; of its process only one of ``one_of`` gets there.
+    ``computing`` prompts of that kind are there from the start: near its capacity a prefill pool takes long to get as
+    full as it will be.
     """
 
     stream: OpenStream
@@ -79,19 +81,21 @@ class Amid:
     lead: float
     prefills: bool = False
     one_of: int = 1
+    computing: int = 0
 
     def arrivals(self) -> Iterator[Request]:
         """Requests in the order of arrival."""
         import numpy as np
 
         rng = np.random.default_rng((self.stream.seed, self.standing.count))
-        index = self.standing.count
+        index, company = self.standing.count, replace(self.standing, output=1)
         first = [*self.standing.requests(), *self._while_leading(rng, index, self.one_of), *self.stream.arrivals()]
         first.sort(key=_AT)
+        index += BATCH
+        yield from (company.one(index + k, 0.0, ready=False) for k in range(self.computing))
         yield from first
-        last, index = first[-1].arrival, index + BATCH
+        last, index = first[-1].arrival, index + self.computing
         if not self.prefills:
-            company = replace(self.standing, output=1)
             for request in self._while_leading(rng, index, 1):
                 yield company.one(-1 - request.number, last + request.arrival, ready=False)
             index += BATCH
@@ -128,23 +132,23 @@ class ClosedAmid:
     """A closed ``loop`` whose users are in the middle of their requests when it starts, as if it had run for long: at
     once they would be in step for many generations.
 
-    As many as stand decode, ``joining`` others come to decode evenly over ``lead`` seconds; then each goes on as users
-    of ``loop`` do, which has none of its own.
+    As many as stand decode, ``computing`` others have just sent a prompt; then each goes on as users of ``loop`` do,
+    which has none of its own.
     """
 
     loop: ClosedLoop
     standing: Standing
-    joining: int
-    lead: float
+    computing: int
 
     def arrivals(self) -> Iterator[Request]:
         """Background requests of all users, each in the middle of one."""
         yield from self.loop.arrivals()
         yield from self.standing.requests()
-        for index in range(self.joining):
-            output = round(self.standing.output * (1.0 + self.standing.spread * (2.0 * (index * GOLDEN % 1.0) - 1.0)))
-            moment = self.lead * (index + 0.5) / self.joining
-            yield self.standing.one(self.standing.count + index, moment, max(output, 2))
+        for index in range(self.computing):
+            request = self.standing.one(self.standing.count + index, 0.0, ready=False)
+            spread = self.standing.spread * (2.0 * (index * GOLDEN % 1.0) - 1.0)
+            request.output = max(round(self.standing.output * (1.0 + spread)), 1)
+            yield request
 
     def after(self, request: Request, finished: float) -> Request | None:
         """The next request of the user."""

@@ -23,7 +23,8 @@ from planner.simulation.tables import Tables
 # Requests in flight that are enough: of an aggregated pool, and of one that only decodes.
 _IN_FLIGHT, _DECODING = 120, 60
 _LIFETIMES = 7
-_FEWEST, _MOST = 500, 1600
+# Requests of a run; the queue before a prefill pool needs more of them than a batch does.
+_FEWEST, _FEWEST_SPLIT, _MOST = 500, 1000, 1600
 # An aggregated run of fewer lifetimes starts in full swing, as its warm-up would not fill the batch.
 _FILLS = 4
 # Equal outputs would keep the users of a closed loop in step for ever, which no real load does.
@@ -60,7 +61,7 @@ class Part:
         """Requests that are looked at: several generations, or as many as show a prefill queue."""
         alone, users = self.candidate.mode == "aggregated", self.users if self.job.workload.concurrency else 0
         in_flight = self.candidate.per_replica.batch * self.ranks * self.replicas * self.one_of
-        count = int(min(max(_LIFETIMES * in_flight, _FEWEST), _MOST))
+        count = int(min(max(_LIFETIMES * in_flight, _FEWEST if alone else _FEWEST_SPLIT), _MOST))
         return max(count, 4 * users if alone else users)
 
     @property
@@ -111,7 +112,9 @@ class Part:
         lead = min(metrics.ttft["mean"], stream.count / (self.candidate.rate * self.share))
         rate = self.candidate.rate / (every * self.one_of)
         count = round(every * steady_batch(decode, rate, standing.prompt, standing.output))
-        return Amid(stream, replace(standing, count=count, together=every), lead, one_of=self.one_of)
+        first, standing = self.candidate.pools[0], replace(standing, count=count, together=every)
+        computing = round(min(first.batch * first.layout.attention_dp * first.replicas, stream.count))
+        return Amid(stream, standing, lead, one_of=self.one_of, computing=computing)
 
     def _closed(self, loop: ClosedLoop) -> Stream:
         """Separate pools start with as many users at the prefill as the closed form has there."""
@@ -121,7 +124,7 @@ class Part:
         metrics = self.candidate.per_replica
         waiting = round(self.users * metrics.ttft["mean"] / metrics.e2e["mean"])
         standing = Standing(self.users - waiting, prompt, output, loop.hit, _SPREAD)
-        return ClosedAmid(replace(loop, users=0, count=_ENDLESS), standing, waiting, metrics.ttft["mean"])
+        return ClosedAmid(replace(loop, users=0, count=_ENDLESS), standing, waiting)
 
 
 def simulated_replicas(candidate: Candidate) -> int:
