@@ -7,6 +7,7 @@ import pytest
 from planner.api import search
 from planner.job.job import Job
 from planner.job.parse import parse_job
+from planner.search import rate_matching
 
 
 def unlimited(tpot: str | None) -> Job:
@@ -20,7 +21,7 @@ def test_background_that_is_preempted_in_the_decode_pool_is_not_handed_over_agai
 ) -> None:
     """Once a request that decoded from the start, computed again after a preemption, left a prefill pool that had
     never seen it."""
-    monkeypatch.setattr("planner.search.rate_matching.MOST_PREFILL_LOAD", 1.0)
+    monkeypatch.setattr(rate_matching, "MOST_PREFILL_LOAD", 1.0)
     plans = search(unlimited(tpot)).plans
     assert plans and all(plan.simulated is not None for plan in plans)
 
