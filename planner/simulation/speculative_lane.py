@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.simulation.lane import Lane
 from planner.simulation.request import Request
 from planner.simulation.settings import Drafts
 
 _NORMAL = NormalDist()
+_Tokens = NDArray[np.int64]
 
 
 def steps_needed(tokens: int, drafts: Drafts, quantile: float) -> int:
@@ -36,13 +39,17 @@ class SpeculativeLane(Lane):
     blocks and contexts add up to the very tokens that a request has in the end.
     """
 
-    __slots__ = ("_pace", "drafts", "members")
+    __slots__ = ("_changes", "_columns", "_grown", "_numbers", "_pace", "drafts")
 
     def __init__(self, block: int, drafts: Drafts) -> None:
         super().__init__(block)
         self.drafts = drafts
-        # By number: private tokens in the cache and tokens to come at joining, iterations for them, count at joining.
-        self.members: dict[int, tuple[int, int, int, int]] = {}
+        # One column a member: private tokens in the cache and tokens to come at joining, iterations for them, count at
+        # joining; and whose column it is.
+        self._columns = np.empty((4, 16), dtype=np.int64)
+        self._numbers: list[int] = []
+        self._changes = 0  # members that came and went
+        self._grown = (0, 0, 0), 0  # the last answer of ``growth`` behind what it holds for
         self._pace = 0.0
 
     @property
@@ -58,19 +65,23 @@ class SpeculativeLane(Lane):
         """See Lane."""
         super().join(request, private_tokens)
         left, steps = request.output - request.generated, request.finish_at - self.count
-        self.members[request.number] = (private_tokens - 1, left, steps, self.count)
+        number = len(self._numbers)
+        if number == self._columns.shape[1]:
+            self._columns = np.concatenate([self._columns, np.empty_like(self._columns)], axis=1)
+        self._columns[:, number] = private_tokens - 1, left, steps, self.count
+        self._numbers.append(request.number)
+        self._changes += 1
         self._pace += left / steps
 
     def generated_by(self, request: Request) -> int:
         """See Lane."""
-        _, left, steps, joined = self.members[request.number]
-        return request.output - left + _gained(left, steps, self.count - joined)
+        _, left, steps, joined = self._columns[:, self._numbers.index(request.number)].tolist()
+        return int(request.output - left + left * min(self.count - joined, steps) // steps)
 
     def advance(self, iterations: int) -> int:
         """See Lane."""
-        tokens = 0
-        for _, left, steps, done in self._done():
-            tokens += _gained(left, steps, done + iterations) - _gained(left, steps, done)
+        before, after = self._gained(iterations)
+        tokens = int(after.sum() - before.sum())
         self.count += iterations
         self.context += tokens
         self.to_come -= tokens
@@ -82,23 +93,25 @@ class SpeculativeLane(Lane):
 
     def growth(self, iterations: int) -> int:
         """See Lane."""
-        block, blocks = self.block, 0
-        for held, left, steps, done in self._done():
-            before = held + _gained(left, steps, done)
-            after = held + _gained(left, steps, done + iterations)
-            blocks += -(-after // block) - -(-before // block)
-        return blocks
+        state = (self.count, self._changes, iterations)
+        if state != self._grown[0]:
+            held, last = self._columns[0, : len(self._numbers)], self.block - 1
+            before, after = ((held + gained + last) // self.block for gained in self._gained(iterations))
+            self._grown = state, int(after.sum() - before.sum())
+        return self._grown[1]
 
-    def _done(self) -> Iterator[tuple[int, int, int, int]]:
-        count = self.count
-        return ((held, left, steps, count - joined) for held, left, steps, joined in self.members.values())
+    def _gained(self, iterations: int) -> tuple[_Tokens, _Tokens]:
+        """Tokens that each member has gained since it joined, now and so many iterations later."""
+        _, left, steps, joined = self._columns[:, : len(self._numbers)]
+        done = self.count - joined
+        now, later = np.minimum(done, steps), np.minimum(done + iterations, steps)
+        return left * now // steps, left * later // steps
 
     def _forget(self, request: Request) -> None:
         super()._forget(request)
-        _, left, steps, _ = self.members.pop(request.number)
-        self._pace = self._pace - left / steps if self.members else 0.0
-
-
-def _gained(left: int, steps: int, done: int) -> int:
-    """Tokens after ``done`` of ``steps`` iterations that bring ``left``."""
-    return left * min(done, steps) // steps
+        column, last = self._numbers.index(request.number), len(self._numbers) - 1
+        _, left, steps, _ = self._columns[:, column].tolist()
+        self._columns[:, column], self._numbers[column] = self._columns[:, last], self._numbers[last]
+        self._numbers.pop()
+        self._changes += 1
+        self._pace = self._pace - left / steps if self._numbers else 0.0
