@@ -118,6 +118,11 @@ def _record_memory(
         )
 
 
+MOST_PREFILL_LOAD = 0.98
+"""Share of the prompts/s that a pool could carry up to which a plan loads it where nothing else limits it: the queue is
+finite and a queueing law still says how long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """Open-loop points of every layout over a row of batches [layouts, batches], and which of them keep the SLO."""
@@ -138,7 +143,7 @@ def curve(family: Family, batches: Array, slo: Slo, alone: Array | None = None) 
     ttft = open_loop_ttft(point, family.replica.engine, statistic)
     tpot = open_loop_tpot(point, osl, statistic)
     total = e2e(ttft, tpot, osl)
-    stable = (slots_needed(batches, statistic) <= family.memory.slots) & (point.prefill_load < 0.98)
+    stable = (slots_needed(batches, statistic) <= family.memory.slots) & (point.prefill_load < MOST_PREFILL_LOAD)
     stable &= point.steps.chunk_load <= 1.0
     allowed = stable.copy()
     for name, values in (("ttft", ttft), ("tpot", tpot), ("e2e", total)):

@@ -16,7 +16,7 @@ from itertools import combinations, product
 import numpy as np
 
 from planner.job.job import Job
-from planner.search.candidates import Metrics, lengths_of
+from planner.search.candidates import MOST_PREFILL_LOAD, Metrics, lengths_of
 from planner.search.pair_grid import pair_grid
 from planner.search.pools import DecodePool, PrefillPool, compatible, decode_pool, prefill_pool
 from planner.search.ranking import Candidate, Share
@@ -209,6 +209,7 @@ def _margin(
     seen = {"ttft": ttft, "tpot": tpot, "e2e": e2e(ttft, tpot, flow.lengths.osl)}
     fits = np.logical_and(flow.memory.fits, flow.prefill.memory.fits)
     good = np.isfinite(flow.batch) & np.isfinite(ttft) & np.broadcast_to(fits, (n,))
+    good &= flow.prefill_load <= MOST_PREFILL_LOAD
     good &= slots_needed(np.where(good, flow.batch, 0.0), p) <= flow.memory.slots  # as a search over splits asks
     left = np.ones(n)
     for name, limit in limits.items():

@@ -17,7 +17,7 @@ import numpy as np
 
 from planner.job.job import Job
 from planner.job.slo import QUANTILE
-from planner.search.candidates import lengths_of
+from planner.search.candidates import MOST_PREFILL_LOAD, lengths_of
 from planner.search.pools import DecodePool, PrefillPool
 from planner.search.supply import objective_of
 from planner.serving.bracket import last_kept
@@ -278,11 +278,14 @@ def keeps(flow: SplitFlow | SplitLoop, job: Job) -> BoolArray:
 
 
 def margin(flow: SplitFlow | SplitLoop, job: Job) -> Array:
-    """How far a steady state is from its nearest limit, as a share of it; negative where a limit is missed."""
+    """How far a steady state is from its nearest limit, as a share of it; negative where a limit is missed. Open loads
+    have one more: `MOST_PREFILL_LOAD`."""
     p = job.slo.percentile
     ttft, tpot = flow.ttft(p), flow.tpot(p)
     seen = {"ttft": ttft, "tpot": tpot, "e2e": e2e(ttft, tpot, flow.lengths.osl)}
     left = np.ones_like(flow.rate)
+    if isinstance(flow, SplitFlow):
+        left = left - np.minimum(flow.prefill_load / MOST_PREFILL_LOAD, 1.0 + _FAR)
     for name, limit in job.slo.limits.items():
         left = np.minimum(left, 1.0 + 1e-9 - seen[name] / limit)
     # Beyond the capacity nothing is finite: as far off as can be told.

@@ -219,6 +219,11 @@ class SplitFlow:
     slope: Array
 
     @property
+    def prefill_load(self) -> Array:
+        """Requests/s over those that the prefill pool could carry."""
+        return np.asarray(self.rate / self.roles[0].count / self.prefill.capacity)
+
+    @property
     def exposed(self) -> Array:
         """Seconds between the end of a prefill and the arrival of its cache, beyond what the prefill hides."""
         share, replicas = self.rate / self.roles[0].count, self.roles[0].count
