@@ -276,7 +276,8 @@ def no_plan(rows: list[tuple[str, int, str]]) -> NoPlanError:
         return NoPlanError("no plan: the fleet or the budget allows no layout", hint="add GPUs or raise --budget")
     usable = [row for row in rows if not row[0].endswith(SHAPE_REASONS)] or rows
     total = sum(count for _, count, _ in usable)
-    reason, count, nearest = next((row for row in usable if row[0].startswith(("misses", "fleet"))), usable[0])
+    telling = (row for row in usable if "misses" in row[0] or row[0].startswith("fleet"))
+    reason, count, nearest = next(telling, usable[0])
     return NoPlanError(
         f"no plan meets the request: {count} of {total} candidates fail by '{reason}'",
         hint=f"nearest miss: {nearest}",

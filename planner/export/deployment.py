@@ -233,6 +233,8 @@ def nodes_of(gpus: int, per_node: int, group: int) -> int:
 def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs: Catalogs) -> Group:
     split, memory = pool.layout, pool.memory
     gpu = catalogs.hardware.accelerator(pool.gpu)
+    engine = engine.on(gpu.vendor)
+    engine = engine.prefilling if pool.role == "prefill" else engine
     gpus = split.tp * split.attention_dp * split.cp * split.pp
     nodes = nodes_of(gpus, gpu.gpus_per_node, split.tp * split.cp)
     weights = memory.weights_gib / memory.capacity_gib if memory.capacity_gib > 0 else 0.0
@@ -240,8 +242,6 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
     if not engine.of_free:
         share = min(max(share, weights + _CACHE_SHARE), engine.utilization_ceiling)
     working = (memory.activations_gib + engine.reserve / GIB) / memory.capacity_gib if memory.capacity_gib > 0 else 0.0
-    engine = engine.on(gpu.vendor)
-    engine = engine.prefilling if pool.role == "prefill" else engine
     sequences = max(1, min(pool.max_batch, int(engine.max_sequences)))
     return Group(
         name="", role=pool.role, gpu=pool.gpu, gpu_name=gpu.name, replicas=pool.replicas,

@@ -98,6 +98,7 @@ def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[s
         return {**explained, "notes": ["attention and FFN overlap in every iteration: no table by operator"]}
     x, lengths = pool.layout, lengths_of(job.workload)
     split = Layout(x.tp, x.attention_dp, x.pp, x.ep, x.cp)
+    replica = replica.prefilling if pool.role == "prefill" else replica
     times = time_by_operator(replica, split, pool.running_batch, lengths)
     times = {name: spent for name, spent in times.items() if name in _PHASES[pool.role]}
     notes = []
@@ -106,6 +107,8 @@ def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[s
         notes += [line for line in (why.tpot_parts(plan, pool, step / replica.tokens_per_step),) if line]
         notes.append(why.decode_floor(pool, replica, step))
     if _PROMPT in times:
+        if x.attention_dp > 1:
+            notes.append(f"one prompt: while each of the {x.attention_dp} attention ranks computes one")
         notes.append(why.prefill_floor(pool, replica, float(lengths.new), sum(times[_PROMPT].values())))
     return {**explained, **times, "notes": notes, "words": why.words(times)}
 

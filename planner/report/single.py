@@ -63,14 +63,15 @@ class SingleRequest:
 
 
 def time_by_operator(replica: Replica, layout: Layout, batch: float, lengths: Lengths) -> dict[str, dict[str, float]]:
-    """Milliseconds by operator of one decode iteration at ``batch`` per rank, and of the prefill of one prompt."""
+    """Milliseconds by operator of one decode iteration at ``batch`` per rank, and of the prefill of one prompt on each
+    attention rank."""
     columns = Layouts.of([layout], column=False)
     decode = iteration_ledger(replica, columns, Work(sequences=batch / layout.pp, context=lengths.decode_context))
-    chunk = np.minimum(lengths.new, replica.engine.chunk_tokens)
+    chunks = np.ceil(lengths.new / replica.engine.chunk_tokens)
+    chunk = lengths.new / chunks
     prefix = floats(lengths.cached) + (lengths.new - chunk) / 2
     prefill = iteration_ledger(replica, columns, Work(chunk=chunk, prefix=prefix))
-    times = float(np.asarray(lengths.new / chunk).ravel()[0])
-    tables = {"decode_iteration_ms": (decode, 1.0), "prefill_of_one_prompt_ms": (prefill, times)}
+    tables = {"decode_iteration_ms": (decode, 1.0), "prefill_of_one_prompt_ms": (prefill, float(np.ravel(chunks)[0]))}
     return {
         name: {op: round(float(np.asarray(s).ravel()[0]) * 1e3 * n, 4) for op, s in ledger.seconds.items()}
         for name, (ledger, n) in tables.items()

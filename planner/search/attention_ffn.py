@@ -14,7 +14,7 @@ import numpy as np
 
 from planner.job.slo import Slo
 from planner.search.candidates import Family
-from planner.search.pools import DecodePool, largest_batch
+from planner.search.pools import DecodePool, largest_batch, too_slow
 from planner.search.reject import Rejected, Rejections
 from planner.search.supply import Supply
 from planner.serving.afd import AttentionFfn, Workers
@@ -84,10 +84,7 @@ def attention_ffn_pool(
     table = role.table(float(slots.max(initial=1.0)), lengths)
     alone, batch, possible = largest_batch(table, slots, replica, slo, lengths)
     if not possible.any():
-        near = Rejected(
-            "attention-FFN split misses tpot or memory", f"af {name}", f"{alone.min() * 1e3:.4g} ms", "less"
-        )
-        rejections.add(near, len(rows))
+        rejections.add(_nearest(f"af {name}", alone, slots, slo, lengths), len(rows))
         return None
     batch = table.settled(batch)
     tpot = table.at(batch)
@@ -99,6 +96,14 @@ def attention_ffn_pool(
     return DecodePool(
         supply, available, few, batch[kept], tpot[kept], rate[kept], alone[kept], table.rows(kept), held, own, ffn[:2]
     )  # fmt: skip
+
+
+def _nearest(name: str, alone: Array, slots: Array, slo: Slo, lengths: Lengths) -> Rejected:
+    """Why no number of workers works: none holds the model and a request, or none is fast enough."""
+    fits = np.broadcast_to(slots >= 1, alone.shape)
+    if fits.any():
+        return too_slow("attention-FFN split", name, float(alone[fits].min()), slo, lengths)
+    return Rejected("attention-FFN split does not fit in memory", name, "room for all blocks and one request", "less")
 
 
 def _leading(workers: Workers, rate: Array, alone: Array, slo: Slo) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from planner.job.slo import Slo
 from planner.search.candidates import Family
+from planner.search.reject import Rejected
 from planner.search.supply import Supply
 from planner.serving.afd import AttentionFfn, Workers
 from planner.serving.decode import DecodeTable, decode_rate
@@ -22,6 +23,7 @@ from planner.serving.lengths import Lengths
 from planner.serving.memory import Memory
 from planner.serving.prefill import PrefillTimes, prefill_times
 from planner.serving.replica import Replica
+from planner.units import format_duration
 
 _LOADS = np.concatenate([np.linspace(0.02, 0.9, 23), 1.0 - np.geomspace(0.08, 0.005, 9)])
 _BISECTIONS = 40
@@ -182,6 +184,15 @@ def largest_batch(
         ok = allowed(middle)
         low, high = np.where(ok, middle, low), np.where(ok, high, middle)
     return alone, low, possible
+
+
+def too_slow(what: str, name: str, alone: float, slo: Slo, lengths: Lengths) -> Rejected:
+    """The near miss of ``what`` decodes one request alone with ``alone`` seconds per token, which is too many."""
+    need, have, limit = alone, _tpot_limit(slo, lengths), "tpot"
+    if slo.e2e is not None and have != slo.tpot:
+        need, have, limit = alone * float(lengths.decodes.ravel()[0]), slo.e2e, "e2e"
+    asked, there = format_duration(need), f"a limit of {format_duration(have)}"
+    return Rejected(f"{what} misses {limit} even when idle".strip(), name, asked, there, need / have - 1)
 
 
 def _tpot_limit(slo: Slo, lengths: Lengths) -> float:

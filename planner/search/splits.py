@@ -6,8 +6,6 @@ Every layout pair and every count of replicas is bounded and the best are found 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from planner.job.job import Job
@@ -18,16 +16,15 @@ from planner.search.pools import DecodePool, PrefillPool, compatible, decode_poo
 from planner.search.ranking import Candidate, Outcome
 from planner.search.rate_matching import (
     MOST_MATCHES,
-    Matches,
     best_matches,
-    best_rate,
     bounded,
     counts_of,
     offer_of,
     thinned,
 )
 from planner.search.reject import Rejected, Rejections
-from planner.search.split_metrics import candidates_of, missed_by
+from planner.search.split_metrics import candidates_of
+from planner.search.split_rejections import record_missed, record_no_room, record_pair, record_slow
 from planner.search.supply import Supply
 
 Members = list[tuple[Supply, int, Family]]
@@ -42,17 +39,24 @@ def split_candidates(members: Members, job: Job, outcome: Outcome) -> list[Candi
     members = [member for member in members if member[2].layouts]
     # In a closed loop the running batch does not fluctuate, and requests beyond the slots wait.
     slo = job.slo if job.workload.concurrency is None else job.slo.model_copy(update={"percentile": "mean"})
-    senders = [pool for member in members if (pool := prefill_pool(*member, pruned=False))]
-    receivers: list[DecodePool | None] = []
-    if "pd" in job.modes:
-        receivers += [decode_pool(*member, slo, lengths, pruned=False) for member in members]
+    senders: list[PrefillPool] = []
+    receivers: list[DecodePool] = []
+    for member in members:
+        sender = prefill_pool(*member, pruned=False)
+        record_no_room(member[2], sender, outcome.rejections)
+        senders += [] if sender is None else [sender]
+        receiver = decode_pool(*member, slo, lengths, pruned=False) if "pd" in job.modes else None
+        if receiver is not None:
+            receivers.append(receiver)
+        elif "pd" in job.modes:
+            record_slow(member[2], slo, outcome.rejections)
     if "af" in job.modes:
         halved = list(attention_ffn_pools(members, slo, lengths, outcome.rejections))
         receivers += halved
         outcome.exhaustive &= not halved  # of each number of workers only the best cut goes on
     pairs = [
         (prefill, decode) for prefill in senders for decode in receivers
-        if decode is not None and compatible(prefill.family.replica, decode.family.replica)
+        if compatible(prefill.family.replica, decode.family.replica)
     ]  # fmt: skip
     found: list[Candidate] = []
     for af in (False, True):  # each mode has its leaders evaluated, so that they can be compared
@@ -79,12 +83,12 @@ def _sized(pairs: list[tuple[PrefillPool, DecodePool]], job: Job, outcome: Outco
         if len(matches.bound):
             groups.append(matches)
         else:
-            _record(prefill, decode, job, outcome)
+            record_pair(prefill, decode, job, outcome.rejections)
     ranking = best_matches(groups, job, max(job.top, _KEPT))
     outcome.exhaustive &= ranking.proved
     outcome.points += ranking.evaluated
     if groups and not ranking.best:
-        _record_missed(groups, job, outcome)
+        record_missed(groups, job, outcome.rejections)
     found: list[Candidate] = []
     for index, group in enumerate(groups):
         rows = [row for _, owner, row in ranking.best if owner == index]
@@ -96,30 +100,6 @@ def _count(prefill: PrefillPool, decode: DecodePool, thin: int | None) -> int:
     rows = [counts_of(pool.most) for pool in (prefill, decode)]
     first, second = (len((x if thin is None else thinned(*x, thin))[0]) for x in rows)
     return first * second
-
-
-def _record(prefill: PrefillPool, decode: DecodePool, job: Job, outcome: Outcome) -> None:
-    """No match of two pools reaches the limits or the rate even by its bound: say which is missed."""
-    names = f"prefill {prefill.supply.accelerator.id}, decode {decode.supply.accelerator.id}"
-    pairs, asked = len(prefill.gpus) * len(decode.gpus), job.workload.rate
-    most = 0.0 if asked is None else best_rate(prefill, decode, job)
-    if asked is None or most <= 0:
-        need, have = "a prompt computed and moved within the limits", "no pair of layouts that does"
-        outcome.rejections.add(Rejected("split misses ttft even when idle", names, need, have, 1.0), pairs)
-        return
-    need, have = f"{asked:.4g} requests/s from the fleet", f"{most:.4g} requests/s"
-    outcome.rejections.add(Rejected("fleet too small to split", names, need, have, asked / most - 1), pairs)
-
-
-def _record_missed(groups: list[Matches], job: Job, outcome: Outcome) -> None:
-    """Bounds promised what no exact evaluation kept: say what the most promising match of two pools misses."""
-    free = job.workload.rate is None and job.workload.concurrency is None
-    for group in groups:
-        names = f"prefill {group.prefill.supply.accelerator.id}, decode {group.decode.supply.accelerator.id}"
-        load = "even when idle" if free else "at this load"
-        miss = None if free else missed_by(group.rows(np.array([group.bound.argmin()])), job)
-        miss = miss or Rejected("", "", "a limit less tight", "no match that keeps it", 1.0)
-        outcome.rejections.add(replace(miss, reason=f"split misses a limit {load}", candidate=names), len(group.bound))
 
 
 def that_transfers(

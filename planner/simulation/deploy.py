@@ -12,7 +12,7 @@ from planner.serving.iteration import Work, iteration_seconds
 from planner.serving.latency import first_token_overhead
 from planner.serving.layout import Array, Layout, Layouts, floats
 from planner.serving.lengths import Lengths
-from planner.serving.memory import Memory, memory
+from planner.serving.memory import Memory, memory, most_sequences
 from planner.serving.replica import Replica
 from planner.simulation.settings import Deployment, Drafts, EngineSettings, Policy, Pool, Routing
 from planner.simulation.steps import StepModel
@@ -83,7 +83,7 @@ def tabulated(served: Served, iteration: Iteration, budget: Memory) -> Tabulated
     return TabulatedSteps(
         iteration,
         kv_tokens=int(capacity),
-        max_sequences=int(replica.engine.max_sequences),
+        max_sequences=int(np.min(most_sequences(replica, Layouts.of([served.layout], column=False)))),
         chunk_tokens=int(replica.engine.chunk_tokens),
         longest=longest,
     )
