@@ -78,7 +78,8 @@ def split_deployment(
     tables = Tables() if tables is None else tables
     computing = tables.get("prefill", lambda first: step_model(_prefilling(first), stages=first.layout.pp), prefill)
     overhead = float(handed_over_overhead(decode.replica.engine, floats(tpot), decode.replica.tokens_per_step))
-    # Prompts follow each other through the stages: the first stage is the server, the way through the others a delay.
+    # Prompts follow each other through the stages: the first one is the server, the way through the others a delay, as
+    # long as all that went along takes there.
     first = pool(_prefilling(prefill), computing, tpot, hash_tokens)
     first = replace(first, stages=1, offset=overhead)
     counts = [p.planned or p.replicas for p in (prefill, decode)]
@@ -108,8 +109,7 @@ def transfer_of(prefill: Served, decode: Served) -> Callable[[int], Transfer]:
     times = prefill_times(prefill.replica, sender.layouts, sizes)
     link = handover(sender, receiver, sizes, times.chunks, TransferOptions())
     own = times.own(0.0, 1.0)
-    through = own * (1.0 - 1.0 / times.stretch)
-    columns = (link.sending.egress, link.sending.ingress, own, link.pieces, through)
+    columns = (link.sending.egress, link.sending.ingress, own, link.pieces, np.array(prefill.layout.pp - 1.0))
     curves = [np.broadcast_to(column, tokens.shape) for column in columns]
 
     @lru_cache(maxsize=4096)

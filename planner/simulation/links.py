@@ -8,20 +8,20 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """One cache on its way: seconds that it keeps the links of its sender (``egress``) and of its receiver
-    (``ingress``) busy, seconds of its ``prefill``, of which it can use all but the last of ``pieces``, and seconds
-    ``through`` the stages of a pipeline behind the first one."""
+    (``ingress``) busy, seconds of its ``prefill``, of which it can use all but the last of ``pieces``, and pipeline
+    stages ``behind`` the first one, each as long as that."""
 
     egress: float = 0.0
     ingress: float = 0.0
     prefill: float = 0.0
     pieces: float = 1.0
-    through: float = 0.0
+    behind: float = 0.0
 
-    def seconds(self, waited: float) -> float:
-        """Seconds from the end of the first stage to the last byte, where the links were busy for ``waited`` before:
-        the closed form of serving/transfer.py."""
+    def seconds(self, waited: float, stage: float = 0.0) -> float:
+        """Seconds from the end of the first stage to the last byte, where the links were busy for ``waited`` before and
+        the last iteration took ``stage`` there: the closed form of serving/transfer.py."""
         n, sending = self.pieces, max(self.egress, self.ingress) + waited
-        return self.through + max(sending / n, sending - self.prefill * (n - 1.0) / n)
+        return self.behind * stage + max(sending / n, sending - self.prefill * (n - 1.0) / n)
 
 
 class Links:

@@ -17,8 +17,9 @@ from planner.simulation.timeline import Timeline
 class Listener(Protocol):
     """Who is told what becomes of requests."""
 
-    def prompt_done(self, request: Request, now: float) -> bool:
-        """First token of ``request`` exists; True if it leaves this pool for another one."""
+    def prompt_done(self, request: Request, now: float, iteration: float) -> bool:
+        """First token of ``request`` exists, from an ``iteration`` of so many seconds; True if it leaves this pool for
+        another one."""
         ...
 
     def request_done(self, request: Request, now: float) -> None:
@@ -194,7 +195,7 @@ class Replica:
         if request.first_token < 0:
             request.skew = lane * self.segments[0].first / self.pool.stages
             request.first_token = now + request.skew
-            leaves = listener.prompt_done(request, now + request.skew)
+            leaves = listener.prompt_done(request, now + request.skew, self.segments[0].first)
         elif now > request.last_token:
             self.token_gaps.add(now - request.last_token)  # the gap that a preemption tore
         # In the next pool it starts afresh, with what was late here behind it.

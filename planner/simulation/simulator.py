@@ -243,7 +243,7 @@ class Simulator:
         if end is not None:
             self._wake(end, side_index, index, replica.version)
 
-    def prompt_done(self, request: Request, now: float) -> bool:
+    def prompt_done(self, request: Request, now: float, iteration: float) -> bool:
         """See replica.Listener."""
         if self.deployment.prefill is None or request.output == 1:
             self._tell_first_token(request, now)
@@ -251,7 +251,7 @@ class Simulator:
         self._serial += 1
         transfer = self.deployment.transfer(request.prompt)
         waited = self._links.wait(now, request.rank, transfer)
-        arrives = now + transfer.seconds(waited)
+        arrives = now + transfer.seconds(waited, iteration)
         request.waited = waited
         if self.deployment.answers_after_transfer:
             request.first_token = math.inf  # until it starts to decode

@@ -174,7 +174,16 @@ def test_caches_queue_for_the_link_of_the_rank_that_computed_them():
 def test_what_a_prefill_hides_is_neither_the_last_piece_nor_what_the_link_is_too_slow_for():
     # 10 s on the wire beside 4 s of prefill in 5 pieces: 3.2 s are hidden, 6.8 are not; beside 40 s only a fifth shows.
     assert Transfer(10.0, 1.0, 4.0, 5.0).seconds(0.0) == pytest.approx(6.8)
-    assert Transfer(10.0, 1.0, 40.0, 5.0, through=1.0).seconds(5.0) == pytest.approx(3.0 + 1.0)
+    assert Transfer(10.0, 1.0, 40.0, 5.0, behind=2.0).seconds(5.0, 0.5) == pytest.approx(3.0 + 1.0)
+
+
+def test_prompts_that_share_an_iteration_go_through_further_stages_together():
+    # Alone a prompt takes 2 s in every stage, two together 3 s: so do the two stages behind the first one.
+    for count, stage in ((1, 2.0), (2, 3.0)):
+        requests = [Request(i, 0.0, 100, 2) for i in range(count)]
+        deployed = Deployment(Pool(STEPS, replicas=2), Pool(STEPS), lambda tokens: Transfer(behind=2.0))
+        simulate(deployed, Given(*requests))
+        assert [r.finished for r in requests] == pytest.approx([3 * stage + 1.0] * count)
 
 
 def test_assumed_prefix_hits_are_not_computed_but_held():
