@@ -105,7 +105,7 @@ def _pool(pool: Share) -> Pool:
         micro_batches=pool.micro_batches,
         instances=pool.instances,
         speculation=pool_speculation(replica.speculation),
-        tuning=pool_tuning(replica, pool.layout, split=pool.role != "aggregated"),
+        tuning=pool_tuning(replica, pool.layout, pool.role),
         memory=PoolMemory(
             weights_gib=significant(held.weights / GIB),
             kv_gib=significant(held.request * pool.batch / GIB),
@@ -115,15 +115,16 @@ def _pool(pool: Share) -> Pool:
     )
 
 
-def pool_tuning(replica: Replica, layout: Layout, *, split: bool) -> Tuning | None:
+def pool_tuning(replica: Replica, layout: Layout, role: str) -> Tuning | None:
     """What departs from a plain engine: of experts only where there are any, of their messages only where there are
-    any to hide, of moving caches only between pools."""
+    any to hide and iterations in which that is possible, of moving caches only between pools."""
     idle: list[str] = []
     if not replica.has_experts:
         idle += ["redundant_experts", "expert_imbalance"]
-    if not replica.has_experts or not layout.sends_to_experts:
+    in_graphs_only = role == "decode" and not replica.engine.exchange_in_graph
+    if not replica.has_experts or not layout.sends_to_experts or in_graphs_only:
         idle += ["two_batch_overlap"]
-    if not split:
+    if role == "aggregated":
         idle += ["kv_transfer", "kv_compression"]
     tuning = replica.engine.tuning.model_copy(update=dict.fromkeys(idle))
     return None if tuning == Tuning() else tuning

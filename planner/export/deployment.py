@@ -13,13 +13,15 @@ from pathlib import Path
 
 from planner.api import Catalogs
 from planner.architecture.model import Model, MoeFfn
+from planner.catalog.hardware import Accelerator
 from planner.errors import ExportError, InputError, PlannerError
 from planner.export.flags import flag_table
 from planner.export.names import dns_name, model_name, one_line
 from planner.export.selectors import Selector, selector
 from planner.job.tuning import Tuning
-from planner.plan import Plan, PlanFile, Pool, PoolSpeculation, sha256, to_json
+from planner.plan import Plan, PlanFile, Pool, PoolLayout, PoolSpeculation, sha256, to_json
 from planner.serving.engine import Engine, load_engine
+from planner.serving.layout import Layout
 from planner.units import GIB
 
 ANNOTATION = "llm-capacity-planner"
@@ -44,6 +46,7 @@ class Group:
     max_sequences : requests that one attention rank runs at once.
     chunk_tokens : tokens of one iteration.
     receive_interval : iterations between two looks of the scheduler at its queue that the plan counts on.
+    dispatches : whether it counts on ranks that send tokens to experts of others, instead of gathering all on each.
     share : part of the requests of its role that the plan sends here.
     online : precision to which the engine quantises the checkpoint while loading, or None.
     tuning : overlap of messages and balance of experts that the plan counts on, or None.
@@ -75,6 +78,7 @@ class Group:
     draft: str | None = None
     tuning: Tuning | None = None
     receive_interval: int = 1
+    dispatches: bool = False
 
     def image(self, engine: str) -> str:
         """Container image of an engine or wrapper for this group's GPU. Raises ExportError where none is known."""
@@ -252,7 +256,15 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
         online=_online(pool.weights, known) if own else None, selector=selector(gpu, catalogs.folders),
         speculation=pool.speculation, tuning=pool.tuning,
         receive_interval=int(engine.receive_interval) if pool.role == "aggregated" else 1,
+        dispatches=_dispatches(split, engine, known, gpu),
     )  # fmt: skip
+
+
+def _dispatches(split: PoolLayout, engine: Engine, known: Model | None, gpu: Accelerator) -> bool:
+    """Libraries that send tokens to experts do so over scale-up links; on PCIe nodes engines gather."""
+    moe = known is not None and any(isinstance(group.layer.ffn, MoeFfn) for group in known.groups)
+    sends = Layout(split.tp, split.attention_dp, split.pp, split.ep, split.cp).sends_to_experts
+    return moe and sends and engine.expert_exchange == "dispatch" and gpu.scale_up.bandwidth > 0
 
 
 def _named(groups: tuple[Group, ...]) -> tuple[Group, ...]:

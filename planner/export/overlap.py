@@ -1,4 +1,4 @@
-"""How each engine is told to overlap the messages of experts and to keep redundant ones."""
+"""How each engine is told to send tokens to experts, to overlap these messages and to keep redundant experts."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ def vllm_overlap(group: Group) -> list[Flag]:
 
 
 def sglang_overlap(group: Group) -> list[Flag]:
-    """Two-batch overlap, which asks for an exchange library, and the expert load balancer of SGLang."""
+    """The library that sends tokens to experts, without which SGLang gathers them everywhere and refuses two-batch
+    overlap; that overlap, and the expert load balancer."""
     flags = []
+    if group.dispatches or halved(group):
+        flags.append(Flag("--moe-a2a-backend", "mori" if group.selector.vendor == "AMD" else "deepep"))
     if halved(group):
-        library = "mori" if group.selector.vendor == "AMD" else "deepep"
-        flags = [Flag("--enable-two-batch-overlap"), Flag("--moe-a2a-backend", library)]
+        flags.append(Flag("--enable-two-batch-overlap"))
     if copies(group):
         flags += [Flag("--enable-eplb"), Flag("--ep-num-redundant-experts", copies(group))]
     return flags

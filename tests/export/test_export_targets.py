@@ -94,12 +94,25 @@ def test_overlap_brings_the_exchange_library_without_which_an_engine_refuses_it(
         return " ".join(" ".join(files_of(found, target).values()).split())
 
     wide = {"attention_dp": 8, "ep": 8}
-    assert "--enable-two-batch-overlap --moe-a2a-backend mori" in script("mi300x", "sglang", **wide)
-    assert "--enable-two-batch-overlap --moe-a2a-backend deepep" in script("h200-sxm", "sglang", **wide)
+    assert "--moe-a2a-backend mori --enable-two-batch-overlap" in script("mi300x", "sglang", **wide)
+    assert "--moe-a2a-backend deepep --enable-two-batch-overlap" in script("h200-sxm", "sglang", **wide)
     assert "--enable-dbo --all2all-backend deepep_low_latency" in script("h200-sxm", "vllm", **wide)
     assert "overlap" not in script("h200-sxm", "sglang", tp=8, ep=8)
     with pytest.raises(ExportError, match="two-batch"):
         script("mi300x", "vllm", **wide)
+
+
+def test_sglang_is_told_to_send_tokens_to_experts_where_the_plan_counts_on_it() -> None:
+    def script(model: str = "deepseek-ai/DeepSeek-V3", gpu: str = "h200-sxm", **split: int) -> str:
+        found = plan_file(pool(gpu=gpu, engine="sglang", **split), model=model)
+        return " ".join(" ".join(files_of(found, "sglang").values()).split())
+
+    wide = {"attention_dp": 8, "ep": 8}
+    assert "--moe-a2a-backend deepep" in script(**wide) and "two-batch" not in script(**wide)
+    assert "--moe-a2a-backend mori" in script(gpu="mi300x", **wide)
+    for gathered in (script(tp=8, ep=8), script(attention_dp=8), script(gpu="l40s", **wide)):
+        assert "--moe-a2a-backend" not in gathered
+    assert "--moe-a2a-backend" not in script(model="meta-llama/Llama-3.1-70B", attention_dp=8)
 
 
 def test_sglang_looks_at_its_queue_as_often_as_the_plan_counts_on() -> None:
