@@ -30,6 +30,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Run the command line inside this process: ``command("search", ...)`` gives exit code, stdout and stderr."""
     import cli
 
+    monkeypatch.delenv("COLUMNS", raising=False)  # readline sets it to 80 where there is no terminal
+
     def run(*words: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["planner", *map(str, words)])
         capsys.readouterr()
