@@ -14,6 +14,7 @@ from pathlib import Path
 from planner.api import Catalogs
 from planner.architecture.model import Model, MoeFfn
 from planner.catalog.hardware import Accelerator
+from planner.cost.collective import Topology
 from planner.errors import ExportError, InputError, PlannerError
 from planner.export.flags import flag_table
 from planner.export.names import dns_name, model_name, one_line
@@ -264,7 +265,7 @@ def _dispatches(split: PoolLayout, engine: Engine, known: Model | None, gpu: Acc
     """Libraries that send tokens to experts do so over scale-up links; on PCIe nodes engines gather."""
     moe = known is not None and any(isinstance(group.layer.ffn, MoeFfn) for group in known.groups)
     sends = Layout(split.tp, split.attention_dp, split.pp, split.ep, split.cp).sends_to_experts
-    return moe and sends and engine.expert_exchange == "dispatch" and gpu.scale_up.bandwidth > 0
+    return moe and sends and engine.expert_exchange == "dispatch" and not Topology.of(gpu).shared_host
 
 
 def _named(groups: tuple[Group, ...]) -> tuple[Group, ...]:
