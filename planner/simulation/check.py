@@ -92,7 +92,7 @@ def _judged(part: Part, run: Run) -> Checked:
     """What a run to its end says of the candidate."""
     slo = part.job.slo
     summary = summarize(run, Target(slo.ttft, slo.tpot, slo.e2e), warm_up=WARM_UP)
-    problem = _problem(summary, part.job)
+    problem = _problem(summary, part.job) if run.finished else "simulated requests do not fit the memory of a rank"
     slightly = None if problem else _slightly(summary, part.job)
     return Checked(part.candidate, summary, 1.0 / part.share, problem, slightly_over=slightly)
 

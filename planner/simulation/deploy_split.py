@@ -18,7 +18,7 @@ from planner.serving.prefill import prefill_times
 from planner.serving.transfer import TransferOptions
 from planner.simulation.deploy import Served, pool, step_model, tabulated
 from planner.simulation.links import Transfer
-from planner.simulation.settings import Deployment
+from planner.simulation.settings import Deployment, Policy
 from planner.simulation.steps import StepModel
 from planner.simulation.tables import Tables
 
@@ -81,7 +81,9 @@ def split_deployment(
     # Prompts follow each other through the stages: the first one is the server, the way through the others a delay, as
     # long as all that went along takes there.
     first = pool(_prefilling(prefill), computing, tpot, hash_tokens)
-    first = replace(first, stages=1, offset=overhead)
+    # Whatever the engine holds back for outputs, a prefill worker generates none.
+    alone = replace(first.engine, policy=Policy.VLLM)
+    first = replace(first, stages=1, offset=overhead, engine=alone)
     counts = [p.planned or p.replicas for p in (prefill, decode)]
     return Deployment(
         pool(decode, tables.get("decode", decode_steps, decode), tpot, None), first,

@@ -113,7 +113,7 @@ class Amid:
 
     def _afterwards(self, rng: np.random.Generator, index: int, last: float) -> Iterator[Request]:
         """Background for three lifetimes from the ``last`` arrival of the stream on."""
-        count, together = self.standing.count, self.standing.together
+        count, together = max(self.standing.count, 1), self.standing.together
         moment = last
         for _ in range(3):
             for number, gap in enumerate(self.stream.process.gaps(rng, count)):

@@ -132,8 +132,10 @@ class Simulator:
         self._links = Links(len(self.sides[0].ranks), len(self.sides[-1].ranks) * one_of)
         self._mirrors = Mirrors(one_of, deployment.answers_after_transfer) if one_of > 1 else None
         self._offset, self._look_wait = pools[0].offset, pools[0].look_wait
-        # Longer requests cannot run to their last token even with the whole memory of a rank to themselves.
-        self._longest = min(side.ranks[0].total_blocks * side.ranks[0].block for side in self.sides)
+        # Longer requests cannot run to their last token even with the whole memory of a rank to themselves; a prefill
+        # pool holds prompts alone.
+        rooms = [side.ranks[0].total_blocks * side.ranks[0].block for side in self.sides]
+        self._longest, self._longest_prompt = rooms[-1], rooms[0]
         self._progress = progress
         self._max_requests = max_requests
         self._enough, self._first_token, self._over = enough, first_token, False
@@ -218,7 +220,7 @@ class Simulator:
         run = self.run_state
         run.submitted += 1
         run.last_arrival = max(run.last_arrival, request.arrival)
-        if request.prompt + request.output > self._longest:
+        if request.prompt + request.output > self._longest or request.prompt > self._longest_prompt:
             run.refused += 1
             self._follow_up(request, request.arrival)
             return

@@ -177,6 +177,13 @@ def test_what_a_prefill_hides_is_neither_the_last_piece_nor_what_the_link_is_too
     assert Transfer(10.0, 1.0, 40.0, 5.0, behind=2.0).seconds(5.0, 0.5) == pytest.approx(3.0 + 1.0)
 
 
+def test_a_prefill_pool_needs_room_for_prompts_alone():
+    small, large = AffineSteps(kv_tokens=112), AffineSteps(kv_tokens=1000)
+    for prefill, serve, finished in ((small, large, 1), (large, small, 0), (small, small, 0)):
+        deployed = Deployment(Pool(serve), Pool(prefill), lambda tokens: Transfer())
+        assert simulate(deployed, Given(Request(0, 0.0, 100, 50))).finished == finished
+
+
 def test_prompts_that_share_an_iteration_go_through_further_stages_together():
     # Alone a prompt takes 2 s in every stage, two together 3 s: so do the two stages behind the first one.
     for count, stage in ((1, 2.0), (2, 3.0)):
