@@ -6,14 +6,13 @@ import math
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.simulation.lane import Lane
 from planner.simulation.request import Request
 from planner.simulation.settings import Drafts
 
 _NORMAL = NormalDist()
-_Tokens = NDArray[np.int64]
+_FEW = 8  # members up to which a loop is faster than arrays
 
 
 def steps_needed(tokens: int, drafts: Drafts, quantile: float) -> int:
@@ -39,7 +38,7 @@ class SpeculativeLane(Lane):
     blocks and contexts add up to the very tokens that a request has in the end.
     """
 
-    __slots__ = ("_changes", "_columns", "_grown", "_numbers", "_pace", "drafts")
+    __slots__ = ("_answer", "_asked", "_changes", "_columns", "_numbers", "_pace", "drafts")
 
     def __init__(self, block: int, drafts: Drafts) -> None:
         super().__init__(block)
@@ -49,7 +48,7 @@ class SpeculativeLane(Lane):
         self._columns = np.empty((4, 16), dtype=np.int64)
         self._numbers: list[int] = []
         self._changes = 0  # members that came and went
-        self._grown = (0, 0, 0), 0  # the last answer of ``growth`` behind what it holds for
+        self._asked, self._answer = (0, 0, 0), (0, 0)  # the last of ``_gained``, and for which state
         self._pace = 0.0
 
     @property
@@ -80,8 +79,7 @@ class SpeculativeLane(Lane):
 
     def advance(self, iterations: int) -> int:
         """See Lane."""
-        before, after = self._gained(iterations)
-        tokens = int(after.sum() - before.sum())
+        tokens, _ = self._gained(iterations)
         self.count += iterations
         self.context += tokens
         self.to_come -= tokens
@@ -93,19 +91,34 @@ class SpeculativeLane(Lane):
 
     def growth(self, iterations: int) -> int:
         """See Lane."""
-        state = (self.count, self._changes, iterations)
-        if state != self._grown[0]:
-            held, last = self._columns[0, : len(self._numbers)], self.block - 1
-            before, after = ((held + gained + last) // self.block for gained in self._gained(iterations))
-            self._grown = state, int(after.sum() - before.sum())
-        return self._grown[1]
+        return self._gained(iterations)[1]
 
-    def _gained(self, iterations: int) -> tuple[_Tokens, _Tokens]:
-        """Tokens that each member has gained since it joined, now and so many iterations later."""
-        _, left, steps, joined = self._columns[:, : len(self._numbers)]
-        done = self.count - joined
-        now, later = np.minimum(done, steps), np.minimum(done + iterations, steps)
-        return left * now // steps, left * later // steps
+    def _gained(self, iterations: int) -> tuple[int, int]:
+        """Tokens of all members in the next ``iterations``, and blocks that these begin; asked more than once."""
+        state = (self.count, self._changes, iterations)
+        if state != self._asked:
+            few = len(self._numbers) <= _FEW
+            self._asked, self._answer = state, (self._one_by_one if few else self._at_once)(iterations)
+        return self._answer
+
+    def _at_once(self, iterations: int) -> tuple[int, int]:
+        held, left, steps, joined = self._columns[:, : len(self._numbers)]
+        done, last = self.count - joined, self.block - 1
+        now = left * np.minimum(done, steps) // steps
+        later = left * np.minimum(done + iterations, steps) // steps
+        begun = (held + later + last) // self.block - (held + now + last) // self.block
+        return int((later - now).sum()), int(begun.sum())
+
+    def _one_by_one(self, iterations: int) -> tuple[int, int]:
+        """The same where arrays would take longer."""
+        count, block, last, tokens, blocks = self.count, self.block, self.block - 1, 0, 0
+        for held, left, steps, joined in self._columns[:, : len(self._numbers)].T.tolist():
+            done = count - joined
+            now = left * min(done, steps) // steps
+            later = left * min(done + iterations, steps) // steps
+            tokens += later - now
+            blocks += (held + later + last) // block - (held + now + last) // block
+        return tokens, blocks
 
     def _forget(self, request: Request) -> None:
         super()._forget(request)
