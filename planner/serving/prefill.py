@@ -159,7 +159,7 @@ def prefill_times(replica: Replica, layouts: Layouts, lengths: Lengths) -> Prefi
     """Evaluate a prompt alone and a full replica, for every layout (two passes over the operators).
 
     Prompts above the chunk size run chunk after chunk, shorter ones share an iteration; prefix hits are not computed,
-    but read.
+    but read. A full replica waits for the rank that is farthest in its prompt.
     """
     replica = replica.prefilling
     budget = memory(replica, layouts, Lengths(lengths.isl, 1.0, lengths.cached))
@@ -169,7 +169,8 @@ def prefill_times(replica: Replica, layouts: Layouts, lengths: Lengths) -> Prefi
     seats = np.where(chunks > 1, 1.0, seats)
     prefix = floats(lengths.cached) + (lengths.new - chunk) / 2
     alone = iteration_seconds(replica, layouts, Work(chunk=chunk, prefix=prefix, prefilling=1.0))
-    full = iteration_seconds(replica, layouts, Work(chunk=chunk * seats, prefix=prefix, prompts=seats))
+    behind = floats(lengths.cached) + chunk * last_of(chunks, layouts.attention_dp)
+    full = iteration_seconds(replica, layouts, Work(chunk=chunk * seats, prefix=behind, prompts=seats))
     busy = chunks / layouts.pp
     stretch = (chunks + layouts.pp - 1.0) / chunks
     together = seats * layouts.attention_dp
@@ -177,3 +178,13 @@ def prefill_times(replica: Replica, layouts: Layouts, lengths: Lengths) -> Prefi
     return PrefillTimes(
         alone * busy, full * busy, together + rows, stretch, chunks + rows, budget
     )  # fmt: skip
+
+
+def last_of(chunks: ArrayLike, ranks: ArrayLike) -> Array:
+    """Chunks that the farthest of ``ranks`` has behind it in a prompt of so many, each anywhere in its own: E[max] of n
+    numbers drawn from 0 ... c-1, which is (c-1)/2 for one rank."""
+    c, n = floats(chunks), floats(ranks)
+    expected = np.zeros(np.broadcast_shapes(c.shape, n.shape))
+    for j in range(1, int(c.max())):
+        expected = expected + np.where(j < c, 1.0 - (np.minimum(j, c) / c) ** n, 0.0)
+    return expected
