@@ -22,7 +22,9 @@ from planner.report.single import operator_text, time_by_operator
 from planner.report.splits import first_token, first_token_text
 from planner.report.stages import plain_workers, stage_times, stages_text
 from planner.search.candidates import lengths_of
-from planner.serving.layout import Layout
+from planner.serving.layout import Layout, Layouts
+from planner.serving.memory import most_sequences
+from planner.simulation.replay import layout_of
 from planner.units import format_duration
 
 _STEP, _PROMPT = "decode_iteration_ms", "prefill_of_one_prompt_ms"
@@ -49,7 +51,7 @@ def explain_plan(found: PlanFile, rank: int, catalogs: Catalogs, progress: Calla
     return {
         "plan": plan_rows(found)[rank - 1],
         "does": does(plan),
-        "why": [standing(found, plan), *compare_modes(found), *reasons(plan, job), *said],
+        "why": [standing(found, plan), *compare_modes(found), *reasons(plan, job, catalogs), *said],
         **pools[0],
         "pools": pools,
         "first_token": told,
@@ -113,10 +115,13 @@ def explain_pool(plan: Plan, pool: Pool, job: Job, catalogs: Catalogs) -> dict[s
     return {**explained, **times, "notes": notes, "words": why.words(times)}
 
 
-def reasons(plan: Plan, job: Job) -> list[str]:
+def reasons(plan: Plan, job: Job, catalogs: Catalogs) -> list[str]:
     """Name the limits that bind: an SLO that is nearly used up, a KV cache that is full, or the prefill pool."""
     lines = [*why.limits(plan, job), *plan.notes]
-    lines += [why.cache(pool, len(plan.pools) == 1) for pool in plan.pools if pool.role != "ffn"]
+    for pool in plan.pools:
+        if pool.role != "ffn":
+            most = most_sequences(replica_of_pool(job.model, pool, catalogs), Layouts.of([layout_of(pool)]))
+            lines.append(why.cache(pool, len(plan.pools) == 1, float(most.min())))
     lines += [
         speculation_text(pool.speculation.model_dump())
         for pool in plan.pools

@@ -54,13 +54,17 @@ def limits(plan: Plan, job: Job) -> Iterator[str]:
         yield "no latency limit was asked: the plan runs close to saturation"
 
 
-def cache(pool: Pool, alone: bool) -> str:
-    """How full the KV cache of a pool is, which is named where it is not ``alone``."""
+def cache(pool: Pool, alone: bool, most: float) -> str:
+    """How full the KV cache of a pool is, which is named where it is not ``alone``; or how near its attention ranks are
+    to the ``most`` requests that the engine runs on one."""
     filled = pool.running_batch / max(pool.max_batch, 1)
     where = "" if alone else f"{pool_text(pool)}: "
+    what, binds = "the KV cache has room for", "memory binds"
+    if pool.max_batch >= most:
+        what, binds = "the engine runs at most", "that limit binds"
     return (
-        f"{where}the KV cache has room for {pool.max_batch:,} requests per attention rank, {pool.running_batch:,.0f} "
-        f"run ({filled:.0%})" + ("" if filled < _BINDS else ": memory binds")
+        f"{where}{what} {pool.max_batch:,} requests per attention rank, {pool.running_batch:,.0f} "
+        f"run ({filled:.0%})" + ("" if filled < _BINDS else f": {binds}")
     )
 
 
