@@ -197,7 +197,8 @@ class SplitLoop:
     def tpot(self, statistic: str) -> Array:
         """Seconds per output token: no prompt interrupts a decode iteration, so it is the same for everybody but for
         the luck of drafts."""
-        return self.mean_tpot + z_score(statistic) * self.roles[1].luck(self.mean_tpot, self.lengths)
+        wide = self.mean_tpot + z_score(statistic) * self.roles[1].luck(self.mean_tpot, self.lengths)
+        return np.where(self.lengths.single_token, 0.0, wide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,8 @@ class SplitFlow:
         carried = np.isfinite(self.batch)
         spread = np.sqrt(np.where(carried, self.batch, 0.0)) * self.slope
         spread = np.hypot(spread, self.roles[1].luck(self.mean_tpot, self.lengths))
-        return np.where(carried, self.mean_tpot + z_score(statistic) * spread, np.inf)
+        wide = np.where(carried, self.mean_tpot + z_score(statistic) * spread, np.inf)
+        return np.where(self.lengths.single_token, 0.0, wide)
 
 
 @dataclass(frozen=True, slots=True)
