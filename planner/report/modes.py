@@ -82,7 +82,8 @@ def _held_by(first: ModeRow, other: ModeRow, slo: Mapping[str, object]) -> str:
     ttft, tpot = (float(str(slo.get(name) or "inf")) * 1e3 for name in ("ttft", "tpot"))
     if sum(other.ttft_ms.values()) >= _BINDS * ttft:
         return f"as TTFT is at its limit, {_largest(first.ttft_ms, other.ttft_ms, first.mode)}"
-    if math.isfinite(tpot) or slo.get("e2e"):
+    decodes = sum(other.tpot_ms.values()) > 0  # not for outputs of one token
+    if decodes and (math.isfinite(tpot) or slo.get("e2e")):
         return f"as its TPOT allows, {_largest(first.tpot_ms, other.tpot_ms, first.mode)}"
     return "as its prefill keeps up with no more"
 
@@ -91,7 +92,7 @@ def _latency(first: ModeRow, other: ModeRow) -> str:
     """The part of TTFT or TPOT that grows most against the better plan."""
     parts = []
     for name, one, two in (("TTFT", first.ttft_ms, other.ttft_ms), ("TPOT", first.tpot_ms, other.tpot_ms)):
-        if one and two:
+        if sum(one.values()) > 0 and sum(two.values()) > 0:
             parts.append((sum(two.values()) / max(sum(one.values()), 1e-12), name, _largest(one, two, first.mode)))
     if not parts:
         return ""
