@@ -53,6 +53,8 @@ def terms_of(c: Candidate, percentile: str) -> Terms:
 
 def _decode(c: Candidate, columns: Layouts, tpot: float) -> dict[str, float]:
     """The mean TPOT as decode kernels, messages between ranks, and what other requests' prompts add."""
+    if tpot <= 0:  # outputs of one token
+        return {KERNELS: 0.0, MESSAGES: 0.0, PROMPTS: 0.0}
     pp = c.layout.pp
     batch = max(c.per_replica.batch / pp, min(c.per_replica.batch, 1.0))
     ledger = iteration_ledger(c.replica, columns, Work(sequences=batch, context=c.lengths.decode_context))
