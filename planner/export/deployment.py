@@ -20,7 +20,7 @@ from planner.export.flags import flag_table
 from planner.export.names import dns_name, model_name, one_line
 from planner.export.selectors import Selector, selector
 from planner.job.tuning import Tuning
-from planner.plan import Plan, PlanFile, Pool, PoolLayout, PoolSpeculation, sha256, to_json
+from planner.plan import Plan, PlanFile, Pool, PoolSpeculation, sha256, to_json
 from planner.serving.engine import Engine, load_engine
 from planner.serving.layout import Layout
 from planner.units import GIB
@@ -47,7 +47,7 @@ class Group:
     max_sequences : requests that one attention rank runs at once.
     chunk_tokens : tokens of one iteration.
     receive_interval : iterations between two looks of the scheduler at its queue that the plan counts on.
-    dispatches : whether it counts on ranks that send tokens to experts of others, instead of gathering all on each.
+    dispatches : whether ranks that send to experts of others do so token by token, instead of gathering all on each.
     share : part of the requests of its role that the plan sends here.
     online : precision to which the engine quantises the checkpoint while loading, or None.
     tuning : overlap of messages and balance of experts that the plan counts on, or None.
@@ -89,6 +89,11 @@ class Group:
     def gpus(self) -> int:
         """GPUs of one replica."""
         return self.nodes * self.gpus_per_node
+
+    @property
+    def sends_to_experts(self) -> bool:
+        """Whether ranks send their tokens to experts that lie over all of them."""
+        return Layout(self.tp, self.attention_dp, self.pp, self.ep, self.cp).sends_to_experts
 
     @property
     def split(self) -> bool:
@@ -257,15 +262,14 @@ def _group(pool: Pool, engine: Engine, known: Model | None, own: bool, catalogs:
         online=_online(pool.weights, known) if own else None, selector=selector(gpu, catalogs.folders),
         speculation=pool.speculation, tuning=pool.tuning,
         receive_interval=int(engine.receive_interval) if pool.role == "aggregated" else 1,
-        dispatches=_dispatches(split, engine, known, gpu),
+        dispatches=_dispatches(engine, known, gpu),
     )  # fmt: skip
 
 
-def _dispatches(split: PoolLayout, engine: Engine, known: Model | None, gpu: Accelerator) -> bool:
+def _dispatches(engine: Engine, known: Model | None, gpu: Accelerator) -> bool:
     """Libraries that send tokens to experts do so over scale-up links; on PCIe nodes engines gather."""
     moe = known is not None and any(isinstance(group.layer.ffn, MoeFfn) for group in known.groups)
-    sends = Layout(split.tp, split.attention_dp, split.pp, split.ep, split.cp).sends_to_experts
-    return moe and sends and engine.expert_exchange == "dispatch" and not Topology.of(gpu).shared_host
+    return moe and engine.expert_exchange == "dispatch" and not Topology.of(gpu).shared_host
 
 
 def _named(groups: tuple[Group, ...]) -> tuple[Group, ...]:

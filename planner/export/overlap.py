@@ -20,7 +20,7 @@ def halved(group: Group) -> bool:
     """Whether iterations run as two overlapping halves: where attention data parallelism sends messages to experts that
     lie over all ranks."""
     asked = group.tuning is not None and group.tuning.two_batch_overlap
-    return bool(asked and group.attention_dp > 1 and group.ep == group.tp * group.attention_dp)
+    return bool(asked and group.sends_to_experts)
 
 
 def vllm_overlap(group: Group) -> list[Flag]:
@@ -41,7 +41,7 @@ def sglang_overlap(group: Group) -> list[Flag]:
     """The library that sends tokens to experts, without which SGLang gathers them everywhere and refuses two-batch
     overlap; that overlap, and the expert load balancer."""
     flags = []
-    if group.dispatches or halved(group):
+    if halved(group) or (group.dispatches and group.sends_to_experts):
         flags.append(Flag("--moe-a2a-backend", "mori" if group.selector.vendor == "AMD" else "deepep"))
     if halved(group):
         flags.append(Flag("--enable-two-batch-overlap"))

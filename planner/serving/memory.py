@@ -93,8 +93,7 @@ def most_sequences(replica: Replica, layouts: Layouts) -> Array:
     engine = replica.engine
     if not engine.decode_tokens or not replica.has_experts:
         return np.asarray(engine.max_sequences)
-    drafted = replica.speculation.tokens if replica.speculation else 0
-    sent = np.floor(engine.decode_tokens / (1.0 + drafted))
+    sent = np.floor(engine.decode_tokens / replica.verified)
     return np.where(layouts.send_to_experts, np.minimum(engine.max_sequences, sent), engine.max_sequences)
 
 
